@@ -1,0 +1,1 @@
+"""The stories told about a video, from submit to result, over the rows of Postgres."""

@@ -1,0 +1,1 @@
+"""Handles on the outside: settings, logs, Postgres, Redis, the result store."""

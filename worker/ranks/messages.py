@@ -1,0 +1,171 @@
+"""The words parent and ranks exchange: frozen models as JSON bytes, one tagged union each way."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan, Value
+from shared.vocabulary.states import Phase
+
+Branch = Literal["cond", "uncond"]
+Expert = Literal["high", "low", "single"]
+
+
+# --- parent to rank ---------------------------------------------------------------------------
+
+
+class Load(Value):
+    """Bring a model's weights to this rank's device and drop the one before."""
+
+    type: Literal["load"] = "load"
+    model: str
+    directory: str
+    plan: ParallelPlan
+
+
+class Generate(Value):
+    """Render one video; sent to every rank, one at a time per group."""
+
+    type: Literal["generate"] = "generate"
+    video_id: str
+    attempt: int
+    spec: GenerationSpec
+    plan: ParallelPlan
+    image: str | None = None  # path of the cleaned PNG in the group's scratch directory
+    out: str  # path of the MP4 that rank 0 writes
+
+
+class Cancel(Value):
+    """Stop the attempt before the next forward; sent to rank 0, agreed by all."""
+
+    type: Literal["cancel"] = "cancel"
+    attempt: int
+    video_id: str
+
+
+class Stop(Value):
+    """Leave politely."""
+
+    type: Literal["stop"] = "stop"
+
+
+# --- rank to parent ---------------------------------------------------------------------------
+
+
+class Hello(Value):
+    """First word of each rank, when its process group stands."""
+
+    type: Literal["hello"] = "hello"
+    rank: int
+    pid: int
+    device: str  # "cpu" or the GPU's name
+    memory_total_bytes: int | None = None
+    software: dict[str, str] = Field(default_factory=dict)
+
+
+class Loaded(Value):
+    """The model is on the device."""
+
+    type: Literal["loaded"] = "loaded"
+    rank: int
+    model: str
+    seconds: float
+
+
+class BranchStep(Value):
+    """What one branch did at one step."""
+
+    cached: bool = False
+    reason: str = ""
+    diff: float | None = None
+
+
+class Step(Value):
+    """One denoising step, told by rank 0 after the device has finished it; step is 1-based."""
+
+    type: Literal["step"] = "step"
+    video_id: str
+    attempt: int
+    step: int
+    steps: int
+    expert: Expert
+    switch_step: int  # first step of the low-noise expert, 1-based; steps + 1 when it never comes
+    branches: dict[Branch, BranchStep]
+    seconds: float
+
+
+class PhaseBegan(Value):
+    """Rank 0 has turned to another phase."""
+
+    type: Literal["phase"] = "phase"
+    video_id: str
+    attempt: int
+    phase: Phase
+
+
+class Beat(Value):
+    """Every rank, each second, from a thread of its own."""
+
+    type: Literal["beat"] = "beat"
+    rank: int
+    memory_bytes: int  # device memory in use, or resident memory on the CPU
+
+
+class VideoFile(Value):
+    """The finished, closed MP4."""
+
+    path: str
+    width: int
+    height: int
+    frames: int
+    fps: int
+
+
+class Report(Value):
+    """What an attempt cost, for the attempt's row and the provenance."""
+
+    phase_seconds: dict[Phase, float]
+    switch_step: int
+    steps: list[dict[str, float | int | str]]
+    peak_memory_bytes: int
+    latents_sha256: str  # of the final latents' fp32 bytes: the same job gives the same hash
+    warnings: list[str] = Field(default_factory=list)
+
+
+class Done(Value):
+    """The file is written; from rank 0."""
+
+    type: Literal["done"] = "done"
+    video_id: str
+    attempt: int
+    file: VideoFile
+    report: Report
+
+
+class Stopped(Value):
+    """The cancel was obeyed and every trace of the job dropped; from rank 0."""
+
+    type: Literal["stopped"] = "stopped"
+    video_id: str
+    attempt: int
+    step: int
+
+
+class Failed(Value):
+    """The command could not be carried out; any rank."""
+
+    type: Literal["failed"] = "failed"
+    rank: int
+    kind: FailureKind
+    message: str
+    trace: str = ""
+
+
+ToRank = Annotated[Load | Generate | Cancel | Stop, Field(discriminator="type")]
+FromRank = Annotated[
+    Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed, Field(discriminator="type")
+]
+TO_RANK: TypeAdapter[Load | Generate | Cancel | Stop] = TypeAdapter(ToRank)
+FROM_RANK: TypeAdapter[
+    Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed
+] = TypeAdapter(FromRank)
