@@ -166,6 +166,6 @@ FromRank = Annotated[
     Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed, Field(discriminator="type")
 ]
 TO_RANK: TypeAdapter[Load | Generate | Cancel | Stop] = TypeAdapter(ToRank)
-FROM_RANK: TypeAdapter[
-    Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed
-] = TypeAdapter(FromRank)
+FROM_RANK: TypeAdapter[Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed] = (
+    TypeAdapter(FromRank)
+)

@@ -1,0 +1,198 @@
+"""The only reader of the environment: every setting, its variable, its default, its check."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.vocabulary.catalog import MODELS
+
+_PREFIX: Final = "WANFARM_"
+_UNPREFIXED: Final = ("DATABASE_URL", "REDIS_URL")
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or wrong; the text names its variable, the value and the rule."""
+
+
+def _split(value: object) -> object:
+    return (
+        [part for part in value.replace(" ", "").split(",") if part]
+        if isinstance(value, str)
+        else value
+    )
+
+
+def _psycopg(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    if scheme not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        raise ValueError("must be a postgresql:// URL")
+    return f"postgresql+psycopg://{rest}"
+
+
+def _known_model(name: str) -> str:
+    if name not in MODELS:
+        raise ValueError(f"must be one of {', '.join(MODELS)}")
+    return name
+
+
+ModelId = Annotated[str, AfterValidator(_known_model)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """All settings of all processes. Each comes from `WANFARM_<NAME>` or `WANFARM_<NAME>_FILE`."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, env_ignore_empty=True)
+
+    # services
+    database_url: Annotated[str, AfterValidator(_psycopg)] = Field(
+        default="postgresql://localhost/wanfarm",
+        validation_alias="DATABASE_URL",
+        description="Postgres, the truth about every job.",
+        validate_default=True,
+    )
+    redis_url: str = Field(
+        default="redis://localhost:6379/0",
+        validation_alias="REDIS_URL",
+        description="Redis, the doorbell; may be emptied at any time.",
+    )
+    key_prefix: str = Field(default="wanfarm:", description="Before every Redis key and channel.")
+    data_dir: Path = Field(
+        default=Path(".wanfarm"), description="Results, images and the state of `wanfarm up`."
+    )
+    models_dir: Path = Field(
+        default=Path(".wanfarm/models"), description="Checkpoints, one directory each."
+    )
+
+    # api
+    host: str = Field(default="127.0.0.1", description="Address the API binds to.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=8080, description="Port the API binds to."
+    )
+    api_processes: Annotated[int, Field(ge=1)] = Field(default=2, description="gunicorn workers.")
+    api_threads: Annotated[int, Field(ge=4)] = Field(default=32, description="Threads of each.")
+    public_url: str | None = Field(
+        default=None, description="How clients reach the farm; for links in bodies."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=("localhost", "127.0.0.1", "[::1]"),
+        description="Host headers that are answered, comma-separated.",
+    )
+    auth: Literal["keys", "none"] = Field(
+        default="keys", description="`none` starts only on a loopback address."
+    )
+    secret_key: SecretStr = Field(
+        default=SecretStr(""), description="Signs cookies and links; made by `wanfarm up`."
+    )
+    default_text_model: ModelId = Field(
+        default="wan2.2-t2v-a14b", description="Model of a request without model and image."
+    )
+    default_image_model: ModelId = Field(
+        default="wan2.2-i2v-a14b", description="Model of a request with an image and no model."
+    )
+    max_body_bytes: int = Field(default=24 * 2**20, description="Largest request body.")
+    max_image_bytes: int = Field(default=16 * 2**20, description="Largest input image.")
+    max_queued_per_key: int = Field(default=100, description="Waiting videos of one key.")
+    max_queued: int = Field(default=1000, description="Waiting videos in all.")
+    max_streams: int = Field(default=12, description="Held-open answers per API process.")
+    max_streams_per_key: int = Field(default=8, description="Held-open answers per key.")
+
+    # the job protocol
+    lease_s: Seconds = Field(default=120, description="How long a silent attempt keeps its job.")
+    heartbeat_s: Seconds = Field(default=10, description="How often a parent renews it.")
+    tick_s: Seconds = Field(
+        default=5, description="How often lost rings and leases are looked for."
+    )
+    idle_look_s: Seconds = Field(default=30, description="How often an idle parent looks unasked.")
+    run_limit_s: Seconds = Field(default=14_400, description="Longest attempt.")
+    drain_s: Seconds = Field(default=600, description="Grace of a running job at SIGTERM.")
+
+    # one GPU group
+    group: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,31}$")] = Field(
+        default="g0", description="Name of this worker's group."
+    )
+    ranks: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Processes of the group, one per GPU."
+    )
+    device: Literal["cuda", "cpu"] = Field(default="cuda", description="What ranks compute on.")
+    models: Annotated[tuple[ModelId, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=("wan2.2-t2v-a14b",), description="Models this group takes jobs of; first is warm."
+    )
+    engine: str = Field(
+        default="worker.engine.engine:Engine", description="The class that ranks run."
+    )
+    rank_start_s: Seconds = Field(default=120, description="Until every rank has said hello.")
+    load_s: Seconds = Field(default=900, description="Until a model is loaded.")
+    hang_s: Seconds = Field(default=900, description="Longest silence of a busy rank group.")
+
+    # the command line
+    url: str | None = Field(default=None, description="Farm that the command line talks to.")
+    api_key: SecretStr | None = Field(default=None, description="Key that it shows.")
+    embedded_user: str = Field(
+        default="nobody", description="User of the embedded Postgres when started as root."
+    )
+
+    # logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is written."
+    )
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment once.
+
+    Args:
+        overrides: values by field name that beat the environment, such as command-line options.
+
+    Raises:
+        ConfigurationError: naming the variable, when a value breaks its rule or a name is unknown.
+    """
+    _refuse_unknown(os.environ)
+    try:
+        return Settings.model_validate(_from_files(os.environ) | overrides)
+    except ValidationError as err:
+        first = err.errors()[0]
+        variable = variable_of(str(first["loc"][0]))
+        rule = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{variable} is {first['input']!r}. {rule}.") from err
+
+
+def variable_of(field: str) -> str:
+    """Name the environment variable of a field."""
+    return field.upper() if field.upper() in _UNPREFIXED else _PREFIX + field.upper()
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """Give this process's environment with changes: for programs that we start."""
+    return dict(os.environ) | changes
+
+
+def _from_files(environment: "os._Environ[str]") -> dict[str, object]:
+    """Read settings given as `<VARIABLE>_FILE`: secrets mounted as files."""
+    values: dict[str, object] = {}
+    for field in Settings.model_fields:
+        variable = variable_of(field)
+        path = environment.get(f"{variable}_FILE")
+        if not path:
+            continue
+        if environment.get(variable):
+            raise ConfigurationError(f"{variable} and {variable}_FILE are both set. Keep one.")
+        try:
+            key = variable if variable in _UNPREFIXED else field
+            values[key] = Path(path).read_text().strip()
+        except OSError as err:
+            raise ConfigurationError(f"{variable}_FILE cannot be read: {err.strerror}.") from err
+    return values
+
+
+def _refuse_unknown(environment: "os._Environ[str]") -> None:
+    known = {variable_of(field) for field in Settings.model_fields}
+    for name in environment:
+        if name.startswith(_PREFIX) and name.removesuffix("_FILE") not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigurationError(f"{name} is not a setting of wanfarm.{hint}")

@@ -1,0 +1,22 @@
+"""Names for things: a prefix and a UUIDv7 in lower-case Crockford base32, sorted by creation."""
+
+import re
+import secrets
+import time
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_ID: Final = re.compile(r"^[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}$")
+
+
+def new_id(prefix: str) -> str:
+    """Make an id such as `video_01m7q5cqg0eejstb3z1dq9397k` (RFC 9562 version 7 bits)."""
+    bits = secrets.randbits(74)
+    number = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (bits >> 62) << 64
+    number |= 0b10 << 62 | bits & ((1 << 62) - 1)
+    return f"{prefix}_{''.join(_ALPHABET[number >> 5 * i & 31] for i in reversed(range(26)))}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Tell whether a text from outside has the shape of our ids with this prefix."""
+    return text.startswith(f"{prefix}_") and _ID.match(text) is not None
