@@ -92,7 +92,7 @@ class RequestRejected(WanfarmError):
         self.faults = faults
 
 
-class StaleAttempt(Exception):  # noqa: N818 - a fact about the fence, not a fault of anyone
+class StaleAttempt(Exception):
     """Another attempt, or nobody, holds the row now; whatever this one brings is dropped."""
 
 

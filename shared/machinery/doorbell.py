@@ -1,0 +1,97 @@
+"""The Celery client: tell a queue that there may be work. Losing a ring is harmless."""
+
+from typing import Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
+
+from shared.machinery.logs import logger
+from shared.machinery.settings import Settings
+
+RING: Final = "wanfarm.ring"
+_FAULTS: Final = (OperationalError, RedisError, OSError)
+
+
+def celery_app(settings: Settings) -> Celery:
+    """Build the Celery app that rings and is rung.
+
+    Redis and Celery are trusted with nothing but "look": no results, no retries, no late
+    acknowledgement, so that a redelivery never runs a job twice. Every wait on the broker is
+    bounded.
+    """
+    app = Celery("wanfarm", broker=settings.redis_url, set_as_current=False)
+    app.conf.update(
+        result_backend=None,
+        task_ignore_result=True,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        task_publish_retry=False,
+        task_create_missing_queues=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        broker_transport_options={
+            "global_keyprefix": settings.key_prefix,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+            "visibility_timeout": 43_200,
+            "max_retries": 0,
+        },
+    )
+    return app
+
+
+def queue_of(model: str) -> str:
+    """Name the queue on which workers of a model listen."""
+    return f"wanfarm.{model}"
+
+
+class Doorbell:
+    """Rings for a model; a ring that fails is logged and forgotten."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare the client; connects at the first ring."""
+        self._app = celery_app(settings)
+        self._redis = redis_client(settings)
+        self._prefix = settings.key_prefix
+        self._log = logger()
+
+    def ring(self, model: str) -> bool:
+        """Say that there may be work for a model; bounded in time, never raises for the broker."""
+        try:
+            self._app.send_task(RING, queue=queue_of(model), retry=False)
+        except _FAULTS as err:
+            self._log.warning("doorbell.lost", model=model, error=type(err).__name__)
+            return False
+        return True
+
+    def waiting(self, model: str) -> int | None:
+        """Count the rings not yet heard, or None when Redis cannot say."""
+        try:
+            return int(self._redis.llen(self._prefix + queue_of(model)))
+        except RedisError:
+            return None
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._app.close()
+        self._redis.close()
+
+
+def redis_client(settings: Settings) -> Redis:
+    """Connect to Redis with every wait bounded."""
+    return Redis.from_url(
+        settings.redis_url,
+        socket_timeout=2,
+        socket_connect_timeout=1,
+        socket_keepalive=True,
+        health_check_interval=10,
+    )

@@ -1,0 +1,39 @@
+"""The handles of one process on the farm, built at its edge and passed down."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from shared.machinery.database import connect
+from shared.machinery.doorbell import Doorbell
+from shared.machinery.feed import Feed
+from shared.machinery.settings import Settings
+from shared.machinery.storage import LocalStorage
+
+
+@dataclass(frozen=True, slots=True)
+class Farm:
+    """Settings, Postgres, Redis twice (doorbell and feed), and the result store."""
+
+    settings: Settings
+    db: Engine
+    doorbell: Doorbell
+    feed: Feed
+    storage: LocalStorage
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.db.dispose()
+        self.feed.close()
+        self.doorbell.close()
+
+
+def open_farm(settings: Settings) -> Farm:
+    """Build all handles; nothing connects yet."""
+    return Farm(
+        settings=settings,
+        db=connect(settings),
+        doorbell=Doorbell(settings),
+        feed=Feed(settings),
+        storage=LocalStorage(settings.data_dir),
+    )

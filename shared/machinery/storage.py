@@ -1,0 +1,118 @@
+"""Where files live: by key, never by a name from outside; whole or not at all."""
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from shared.vocabulary.errors import WanfarmError
+
+_KEY: Final = re.compile(r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*$")
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file as it was stored."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+class LocalStorage:
+    """Files under one directory, which every process of the farm sees."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the directory; it is made at the first write."""
+        self._root = root
+
+    def put(self, source: Path, key: str) -> Stored:
+        """Copy a file in: temporary name, fsync, rename, fsync of the folder.
+
+        Raises:
+            WanfarmError: `storage_full` or `not_ready` when the disk refuses.
+        """
+        target = self.path(key)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stored = _copy(source, temporary, key)
+            temporary.replace(target)
+            _sync_folder(target.parent)
+        except OSError as err:
+            temporary.unlink(missing_ok=True)
+            raise _refusal(err) from err
+        return stored
+
+    def put_bytes(self, content: bytes, key: str) -> Stored:
+        """Store bytes, with the same care as a file."""
+        target = self.path(key)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(target)
+            _sync_folder(target.parent)
+        except OSError as err:
+            temporary.unlink(missing_ok=True)
+            raise _refusal(err) from err
+        return Stored(key, len(content), hashlib.sha256(content).hexdigest())
+
+    def path(self, key: str) -> Path:
+        """Say where a key's file is; keys come from row ids and hashes only."""
+        assert _KEY.match(key), key
+        return self._root / key
+
+    def exists(self, key: str) -> bool:
+        """Tell whether a file is there."""
+        return self.path(key).is_file()
+
+    def delete_tree(self, prefix: str) -> None:
+        """Remove all files under a prefix; none there is fine."""
+        shutil.rmtree(self.path(prefix), ignore_errors=True)
+
+    def delete(self, key: str) -> None:
+        """Remove one file; none there is fine."""
+        self.path(key).unlink(missing_ok=True)
+
+    def is_writable(self) -> bool:
+        """Write and rename a small file: what a result needs."""
+        try:
+            self.put_bytes(b"ok", "probe/write")
+        except WanfarmError:
+            return False
+        return True
+
+
+def _copy(source: Path, target: Path, key: str) -> Stored:
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as read, target.open("wb") as write:
+        while chunk := read.read(_CHUNK):
+            digest.update(chunk)
+            size += write.write(chunk)
+        write.flush()
+        os.fsync(write.fileno())
+    return Stored(key, size, digest.hexdigest())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(err: OSError) -> WanfarmError:
+    return WanfarmError(
+        "storage_full",
+        f"The result store refused a write ({err.strerror}). Free space on it, then retry.",
+        retry_after_s=60,
+    )

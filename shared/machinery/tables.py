@@ -1,0 +1,228 @@
+"""The rows. They are the domain objects: each column's comment says who sets it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.vocabulary.states import MOVES, VideoState
+
+_ID = String(40, collation="C")  # byte order = order of creation
+_IN_PROGRESS = "state = 'in_progress'"
+_QUEUED = "state = 'queued'"
+_FINAL = ", ".join(f"'{state}'" for state in MOVES if state.is_final)
+
+
+class Base(DeclarativeBase):
+    """One metadata for all tables."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+    }
+
+
+class Tenant(Base):
+    """A party that owns videos."""
+
+    __tablename__ = "tenants"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    share: Mapped[float] = mapped_column(default=0.0, server_default="0")  # GPU time used / weight
+    weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Base):
+    """A bearer key; only the hash of its secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(8, collation="C"), primary_key=True)
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"))
+    name: Mapped[str] = mapped_column(String(64))
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    scope: Mapped[str] = mapped_column(String(8))  # read < submit < admin
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_used_at: Mapped[datetime | None]  # set by verify, at most once a minute
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class LoginToken(Base):
+    """A one-time login link for a key; spent by POST."""
+
+    __tablename__ = "login_tokens"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"))
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class Video(Base):
+    """What was asked and where it stands. Only `lifecycle.move` sets `state`."""
+
+    __tablename__ = "videos"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"))
+    key_id: Mapped[str] = mapped_column(String(8))
+    key_name: Mapped[str] = mapped_column(String(64))  # as it was called when the video was made
+    state: Mapped[str] = mapped_column(String(16))
+    attempt: Mapped[int] = mapped_column(default=0)  # the fence; +1 by claim
+    seq: Mapped[int] = mapped_column(default=1)  # number of the newest event; +1 by every write
+    attempts_left: Mapped[int]  # -1 by claim, given back by drain and loss
+
+    model: Mapped[str] = mapped_column(String(64))
+    spec: Mapped[dict[str, Any]]  # GenerationSpec, complete; never changes
+    asked: Mapped[list[str]]  # names of the fields that the caller sent
+    tokens: Mapped[int]
+    image_sha256: Mapped[str | None] = mapped_column(String(64))
+    priority: Mapped[int] = mapped_column(default=0)
+    group_wanted: Mapped[str | None] = mapped_column(String(32))
+    user_name: Mapped[str | None] = mapped_column("user", String(128))
+    meta: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    warnings: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    remixed_from: Mapped[str | None] = mapped_column(_ID)
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    run_after: Mapped[datetime] = mapped_column(server_default=func.now())  # back-off, by requeue
+    start_by: Mapped[datetime | None]  # by submit
+    finish_by: Mapped[datetime | None]  # by submit
+    started_at: Mapped[datetime | None]  # by the newest claim
+    completed_at: Mapped[datetime | None]  # by the move to a final state
+    expires_in_s: Mapped[int]
+    expires_at: Mapped[datetime | None]  # by complete
+    lease_until: Mapped[datetime | None]  # by claim, report and renew; None unless in_progress
+    group_name: Mapped[str | None] = mapped_column(String(32))  # by claim
+    cancel_requested_at: Mapped[datetime | None]
+    cancelled_by: Mapped[str | None] = mapped_column(String(300))  # who asked, and why
+    delete_requested_at: Mapped[datetime | None]
+
+    progress: Mapped[int] = mapped_column(default=0)  # 0..100, by report and complete
+    detail: Mapped[dict[str, Any] | None]  # phase and step, by report
+    result: Mapped[dict[str, Any] | None]  # by complete
+    error: Mapped[dict[str, Any] | None]  # by fail and cancel
+
+    __table_args__ = (
+        CheckConstraint(f"({_IN_PROGRESS}) = (lease_until IS NOT NULL)", name="lease_in_progress"),
+        CheckConstraint(f"(state IN ({_FINAL})) = (completed_at IS NOT NULL)", name="final_ended"),
+        CheckConstraint("(state = 'completed') = (result IS NOT NULL)", name="completed_result"),
+        Index(
+            "videos_claim", "tenant", "model", text("priority DESC"), "id",
+            postgresql_where=text(_QUEUED),
+        ),
+        Index("videos_lease", "lease_until", postgresql_where=text(_IN_PROGRESS)),
+        Index(
+            "videos_due", text("least(start_by, finish_by)"),
+            postgresql_where=text(f"{_QUEUED} AND least(start_by, finish_by) IS NOT NULL"),
+        ),
+        Index("videos_page", "tenant", text("id DESC")),
+        Index("videos_state_page", "tenant", "state", text("id DESC")),
+        Index(
+            "videos_completed", "completed_at",
+            postgresql_where=text("completed_at IS NOT NULL"),
+        ),
+        Index("videos_expires", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+        Index("videos_image", "image_sha256", postgresql_where=text("image_sha256 IS NOT NULL")),
+        Index(
+            "videos_delete", "delete_requested_at",
+            postgresql_where=text("delete_requested_at IS NOT NULL"),
+        ),
+        {"postgresql_with": {"fillfactor": "80"}},
+    )  # fmt: skip
+
+    @property
+    def video_state(self) -> VideoState:
+        """The state as a member of the enumeration."""
+        return VideoState(self.state)
+
+
+class Attempt(Base):
+    """One try of one group at one video."""
+
+    __tablename__ = "attempts"
+
+    video_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    group_name: Mapped[str] = mapped_column(String(32))
+    incarnation: Mapped[str] = mapped_column(String(40))  # which life of the parent
+    ranks: Mapped[int]
+    claimed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]  # by whatever ends the attempt
+    outcome: Mapped[str | None] = mapped_column(String(16))  # completed failed cancelled requeued
+    kind: Mapped[str | None] = mapped_column(String(24))  # FailureKind
+    message: Mapped[str | None]
+    plan: Mapped[dict[str, Any] | None]
+    report: Mapped[dict[str, Any] | None]
+
+    __table_args__ = (Index("attempts_group", "group_name", text("claimed_at DESC")),)
+
+
+class Event(Base):
+    """One numbered line of a video's ledger; the numbers have no gap."""
+
+    __tablename__ = "events"
+
+    video_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("videos.id", ondelete="CASCADE"), primary_key=True
+    )
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    type: Mapped[str] = mapped_column(String(16))  # state phase step warning
+    attempt: Mapped[int]
+    data: Mapped[dict[str, Any]]
+
+    __table_args__ = (Index("events_at", "at", postgresql_using="brin"),)
+
+
+class GpuGroup(Base):
+    """What a worker parent last said of itself."""
+
+    __tablename__ = "gpu_groups"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    incarnation: Mapped[str] = mapped_column(String(40))
+    host: Mapped[str] = mapped_column(String(255))
+    ranks: Mapped[int]
+    device: Mapped[str] = mapped_column(String(16))
+    models: Mapped[list[str]]
+    condition: Mapped[str] = mapped_column(String(16))  # GroupState
+    warm_model: Mapped[str | None] = mapped_column(String(64))
+    video_id: Mapped[str | None] = mapped_column(_ID)
+    devices: Mapped[list[dict[str, Any]]] = mapped_column(default=list)  # per rank, newest reading
+    software: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    problem: Mapped[str | None]  # why it is not idle or busy
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Idempotency(Base):
+    """Which object a client's Idempotency-Key made, and of what request."""
+
+    __tablename__ = "idempotency"
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    object_id: Mapped[str] = mapped_column(_ID)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("idempotency_at", "at", postgresql_using="brin"),)
