@@ -1,6 +1,6 @@
 """Postgres: one engine per process, every statement its own transaction, schema by Alembic."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def is_current(engine: Engine) -> bool:
 
 
 @contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
+def snapshot(engine: Engine) -> Generator[Connection]:
     """Read several things as of one moment."""
     with (
         engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,

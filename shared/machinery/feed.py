@@ -1,7 +1,7 @@
 """Redis pub/sub: events and nudges, best effort. Whoever misses one reads Postgres."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ class Feed:
             return False
 
     @contextmanager
-    def subscription(self, channel: str) -> Iterator["Subscription"]:
+    def subscription(self, channel: str) -> Generator["Subscription"]:
         """Listen to a channel until the block ends.
 
         Raises:
@@ -71,5 +71,5 @@ class Subscription:
         Raises:
             RedisError: when the connection is gone.
         """
-        message = self._pubsub.get_message(timeout=timeout_s)
+        message: dict[str, Any] | None = self._pubsub.get_message(timeout=timeout_s)
         return json.loads(message["data"]) if message else None

@@ -27,7 +27,7 @@ def configure(level: str, *, service: str) -> None:
     ]
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -40,7 +40,7 @@ def configure(level: str, *, service: str) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(max(logging.getLevelName(level), logging.WARNING))
+    root.setLevel(logging.WARNING)
 
 
 def logger(**context: Any) -> structlog.typing.FilteringBoundLogger:  # noqa: ANN401 - any context

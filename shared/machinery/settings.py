@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -171,7 +172,7 @@ def child_environment(**changes: str) -> dict[str, str]:
     return dict(os.environ) | changes
 
 
-def _from_files(environment: "os._Environ[str]") -> dict[str, object]:
+def _from_files(environment: Mapping[str, str]) -> dict[str, object]:
     """Read settings given as `<VARIABLE>_FILE`: secrets mounted as files."""
     values: dict[str, object] = {}
     for field in Settings.model_fields:
@@ -189,7 +190,7 @@ def _from_files(environment: "os._Environ[str]") -> dict[str, object]:
     return values
 
 
-def _refuse_unknown(environment: "os._Environ[str]") -> None:
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {variable_of(field) for field in Settings.model_fields}
     for name in environment:
         if name.startswith(_PREFIX) and name.removesuffix("_FILE") not in known:

@@ -1,0 +1,117 @@
+"""GPU groups as their parents tell them: register, heartbeat, and what others read."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from shared.jobs.ledger import Values, in_seconds
+from shared.machinery.farm import Farm
+from shared.machinery.tables import GpuGroup
+from shared.vocabulary.states import GroupState
+
+SILENT_S: Final = 30  # a group is down when its heartbeat is older
+_FORGOTTEN_S: Final = 86_400  # a group that is down is shown for a day
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What stays the same in one life of a parent."""
+
+    name: str
+    incarnation: str
+    host: str
+    ranks: int
+    device: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a heartbeat brings."""
+
+    condition: GroupState
+    warm_model: str | None = None
+    video_id: str | None = None
+    devices: list[Values] = field(default_factory=list[dict[str, Any]])
+    software: Values = field(default_factory=dict[str, Any])
+    problem: str | None = None
+
+
+def register(farm: Farm, identity: Identity) -> None:
+    """Announce a parent's new life; the row of an earlier one is taken over."""
+    values: Values = {
+        "incarnation": identity.incarnation,
+        "host": identity.host,
+        "ranks": identity.ranks,
+        "device": identity.device,
+        "models": list(identity.models),
+        "condition": GroupState.STARTING.value,
+        "warm_model": None,
+        "video_id": None,
+        "devices": [],
+        "software": {},
+        "problem": None,
+        "started_at": func.now(),
+        "heartbeat_at": func.now(),
+    }
+    statement = insert(GpuGroup).values(name=identity.name, **values)
+    with farm.db.connect() as db:
+        db.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+
+
+def beat(farm: Farm, identity: Identity, reading: Reading) -> bool:
+    """Say that a parent lives and what it does; False when another life has taken its name."""
+    mine = (GpuGroup.name == identity.name, GpuGroup.incarnation == identity.incarnation)
+    statement = (
+        update(GpuGroup)
+        .where(*mine)
+        .values(
+            condition=reading.condition.value,
+            warm_model=reading.warm_model,
+            video_id=reading.video_id,
+            devices=reading.devices,
+            software=reading.software,
+            problem=reading.problem,
+            heartbeat_at=func.now(),
+        )
+    )
+    with farm.db.connect() as db:
+        return db.execute(statement).rowcount == 1
+
+
+def leave(farm: Farm, identity: Identity) -> None:
+    """Say goodbye: a group that left politely is down at once."""
+    mine = (GpuGroup.name == identity.name, GpuGroup.incarnation == identity.incarnation)
+    gone: Values = {"condition": GroupState.DOWN.value, "video_id": None, "problem": "stopped"}
+    with farm.db.connect() as db:
+        db.execute(update(GpuGroup).where(*mine).values(gone))
+
+
+def all_groups(farm: Farm) -> list[Values]:
+    """List the groups of the last day; `state` is down when the heartbeat stopped."""
+    age = func.extract("epoch", func.now() - GpuGroup.heartbeat_at).label("silent_s")
+    statement = (
+        select(*GpuGroup.__table__.c, age)
+        .where(GpuGroup.heartbeat_at > in_seconds(-_FORGOTTEN_S))
+        .order_by(GpuGroup.name)
+    )
+    with farm.db.connect() as db:
+        rows = [dict(row) for row in db.execute(statement).mappings()]
+    for row in rows:
+        silent = row["silent_s"] > SILENT_S
+        row["state"] = GroupState.DOWN if silent else GroupState(row["condition"])
+        if silent and row["condition"] != GroupState.DOWN:
+            row["problem"] = f"no heartbeat for {row['silent_s']:.0f} s"
+    return rows
+
+
+def served_models(farm: Farm) -> dict[str, list[str]]:
+    """Tell which groups that are not down take which model."""
+    served: dict[str, list[str]] = {}
+    for row in all_groups(farm):
+        if row["state"] is not GroupState.DOWN:
+            for model in row["models"]:
+                served.setdefault(model, []).append(row["name"])
+    return served

@@ -1,0 +1,192 @@
+"""From a checked request to a waiting row: idempotency, caps, the row, the ring."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Insert, String, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import JSONB, insert
+
+from shared.jobs.ledger import Values, in_seconds, publish
+from shared.machinery.farm import Farm
+from shared.machinery.tables import Event, Idempotency, Video
+from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.ids import new_id
+from shared.vocabulary.spec import Delivery, GenerationSpec
+from shared.vocabulary.states import VideoState
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that has passed every check, and who sent it."""
+
+    tenant: str
+    key_id: str
+    key_name: str
+    spec: GenerationSpec
+    delivery: Delivery
+    asked: tuple[str, ...]  # the fields that the caller sent
+    warnings: tuple[Values, ...] = ()
+    remixed_from: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str = ""  # of the parsed request before defaults; goes with the key
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The video of an order; `replayed` when an earlier request with the same key made it."""
+
+    video_id: str
+    replayed: bool = False
+
+
+def fingerprint(route: str, fields: Values) -> str:
+    """Hash a parsed request, so that the same key with another request is noticed."""
+    text = json.dumps([route, fields], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def submit(farm: Farm, order: Order) -> Accepted:
+    """Store a video as queued and ring for it.
+
+    Raises:
+        WanfarmError: `queue_full`, or `idempotency_key_reused` for another request.
+    """
+    if order.idempotency_key and (earlier := _replay(farm, order)):
+        return earlier
+    _refuse_when_full(farm, order)
+    video_id = new_id("video")
+    row = _insert(farm, order, video_id)
+    if row is None:  # a twin with the same key was first, in the meantime
+        earlier = _replay(farm, order)
+        assert earlier is not None
+        return earlier
+    publish(farm, row, "state", _FIRST)
+    farm.doorbell.ring(order.spec.model)
+    return Accepted(video_id)
+
+
+_FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
+
+
+def _insert(farm: Farm, order: Order, video_id: str) -> Values | None:
+    """Write video, first event and idempotency row in one statement; None when the key is taken."""
+    video = insert(Video)
+    if order.idempotency_key:
+        taken = (
+            insert(Idempotency)
+            .values(
+                tenant=order.tenant,
+                key=order.idempotency_key,
+                fingerprint=order.fingerprint,
+                object_id=video_id,
+            )
+            .on_conflict_do_nothing()
+            .returning(Idempotency.object_id)
+            .cte("taken")
+        )
+        video = _select_from(video, _columns(order, video_id), taken.c.object_id)
+    else:
+        video = video.values(_columns(order, video_id))
+    made = video.returning(*Video.__table__.c).cte("made")
+    names = ["video_id", "seq", "type", "attempt", "data"]
+    first = select(
+        made.c.id, made.c.seq, literal("state", String), literal(0), literal(_FIRST, JSONB)
+    )
+    recorded = insert(Event).from_select(names, first).cte("recorded")
+    with farm.db.connect() as db:
+        statement = select(made, made.c.created_at.label("at")).add_cte(recorded)
+        row = db.execute(statement).mappings().first()
+    return dict(row) if row else None
+
+
+def _select_from(video: Insert, columns: Values, source: ColumnElement[str]) -> Insert:
+    """Insert the columns once per row of the source: not at all when it is empty."""
+    table = Video.__table__.c
+    typed = [
+        cast(
+            value if isinstance(value, ColumnElement) else literal(value, table[name].type),
+            table[name].type,
+        )
+        for name, value in columns.items()
+    ]
+    return video.from_select(list(columns), select(*typed).where(source.isnot(None)))
+
+
+def _columns(order: Order, video_id: str) -> Values:
+    spec, delivery = order.spec, order.delivery
+    start, finish = delivery.start_within_s, delivery.finish_within_s
+    return {
+        "id": video_id,
+        "tenant": order.tenant,
+        "key_id": order.key_id,
+        "key_name": order.key_name,
+        "state": VideoState.QUEUED.value,
+        "attempt": 0,
+        "seq": 1,
+        "attempts_left": delivery.max_attempts,
+        "model": spec.model,
+        "spec": spec.model_dump(mode="json"),
+        "asked": list(order.asked),
+        "tokens": spec.tokens,
+        "image_sha256": spec.image.sha256 if spec.image else None,
+        "priority": delivery.priority,
+        "group_wanted": delivery.group,
+        "user": delivery.user,
+        "metadata": delivery.metadata,
+        "warnings": list(order.warnings),
+        "remixed_from": order.remixed_from,
+        "start_by": in_seconds(start) if start else None,
+        "finish_by": in_seconds(finish) if finish else None,
+        "expires_in_s": delivery.expires_in_s,
+        "progress": 0,
+    }
+
+
+def _replay(farm: Farm, order: Order) -> Accepted | None:
+    statement = select(Idempotency.fingerprint, Idempotency.object_id).where(
+        Idempotency.tenant == order.tenant, Idempotency.key == order.idempotency_key
+    )
+    with farm.db.connect() as db:
+        row = db.execute(statement).first()
+    if row is None:
+        return None
+    if row.fingerprint != order.fingerprint:
+        raise WanfarmError(
+            "idempotency_key_reused",
+            "The Idempotency-Key was used for another request. Keys name one request. "
+            "Send a new key.",
+        )
+    return Accepted(row.object_id, replayed=True)
+
+
+def _refuse_when_full(farm: Farm, order: Order) -> None:
+    settings = farm.settings
+    mine = _waiting(
+        farm,
+        settings.max_queued_per_key,
+        Video.tenant == order.tenant,
+        Video.key_id == order.key_id,
+    )
+    if mine >= settings.max_queued_per_key:
+        _refuse(f"for key '{order.key_name}'", settings.max_queued_per_key)
+    if _waiting(farm, settings.max_queued) >= settings.max_queued:
+        _refuse("of this farm", settings.max_queued)
+
+
+def _refuse(whose: str, limit: int) -> None:
+    raise WanfarmError(
+        "queue_full",
+        f"The queue is full {whose} ({limit} of {limit} waiting). New work is refused rather than "
+        "delayed without bound. Retry in about 30 s, or cancel waiting videos.",
+        retry_after_s=30,
+    )
+
+
+def _waiting(farm: Farm, limit: int, *where: ColumnElement[bool]) -> int:
+    """Count waiting rows, but no further than the limit."""
+    some = (
+        select(literal(1)).where(Video.state == VideoState.QUEUED, *where).limit(limit).subquery()
+    )
+    with farm.db.connect() as db:
+        return db.scalar(select(func.count()).select_from(some)) or 0

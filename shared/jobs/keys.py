@@ -1,0 +1,177 @@
+"""Tenants and API keys: made, verified, revoked; one-time logins for the dashboard."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.jobs.ledger import Values, in_seconds
+from shared.machinery.farm import Farm
+from shared.machinery.tables import ApiKey, LoginToken, Tenant
+from shared.vocabulary.errors import WanfarmError
+
+Scope = Literal["read", "submit", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = ("read", "submit", "admin")  # each includes those before it
+LOGIN_S: Final = 300
+_ID_ALPHABET: Final = "abcdefghjkmnpqrstvwxyz0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request."""
+
+    key_id: str
+    key_name: str
+    tenant: str
+    scope: Scope
+
+    def may(self, scope: Scope) -> bool:
+        """Tell whether the key's scope includes another."""
+        return SCOPES.index(self.scope) >= SCOPES.index(scope)
+
+
+def create(
+    farm: Farm,
+    name: str,
+    scope: Scope,
+    *,
+    tenant: str = "default",
+    expires_in_s: float | None = None,
+) -> tuple[str, str]:
+    """Make a key; returns its id and the whole key, which is shown this once."""
+    key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(8))
+    secret = secrets.token_urlsafe(32)
+    with farm.db.connect() as db:
+        db.execute(insert(Tenant).values(name=tenant).on_conflict_do_nothing())
+        db.execute(
+            insert(ApiKey).values(
+                id=key_id,
+                tenant=tenant,
+                name=name,
+                scope=scope,
+                secret_sha256=_sha256(secret),
+                expires_at=in_seconds(expires_in_s) if expires_in_s else None,
+            )
+        )
+    return key_id, f"wf_{key_id}_{secret}"
+
+
+def verify(farm: Farm, key: str) -> Caller:
+    """Find out who holds a key.
+
+    Raises:
+        WanfarmError: `invalid_key`; unknown, revoked and expired are not told apart.
+    """
+    prefix, _, rest = key.partition("_")
+    key_id, _, secret = rest.partition("_")
+    row = _living(farm, ApiKey.id == key_id) if prefix == "wf" and len(key_id) == 8 else None
+    if row is None or not hmac.compare_digest(row.secret_sha256, _sha256(secret)):
+        raise invalid_key()
+    _touch(farm, row)
+    return Caller(row.id, row.name, row.tenant, row.scope)  # pyright: ignore[reportArgumentType]
+
+
+def caller_of(farm: Farm, key_id: str) -> Caller:
+    """Find a key by its id, for a session that was opened with it.
+
+    Raises:
+        WanfarmError: `invalid_key` when it no longer lives.
+    """
+    row = _living(farm, ApiKey.id == key_id)
+    if row is None:
+        raise invalid_key()
+    return Caller(row.id, row.name, row.tenant, row.scope)  # pyright: ignore[reportArgumentType]
+
+
+def all_keys(farm: Farm, tenant: str | None = None) -> list[Values]:
+    """List keys, newest first, without secrets."""
+    columns = [column for column in ApiKey.__table__.c if column.name != "secret_sha256"]
+    statement = select(*columns).order_by(ApiKey.created_at.desc(), ApiKey.id)
+    if tenant is not None:
+        statement = statement.where(ApiKey.tenant == tenant)
+    with farm.db.connect() as db:
+        return [dict(row) for row in db.execute(statement).mappings()]
+
+
+def revoke(farm: Farm, key_id: str) -> bool:
+    """End a key's life; returns whether there is such a key. Once more is fine."""
+    ended = func.coalesce(ApiKey.revoked_at, func.now())
+    statement = update(ApiKey).where(ApiKey.id == key_id).values(revoked_at=ended)
+    with farm.db.connect() as db:
+        return db.execute(statement).rowcount == 1
+
+
+def ensure_admin_key(farm: Farm, path: Path) -> None:
+    """Make the first admin key and write it to a 0600 file, unless the file's key still works."""
+    if path.exists():
+        try:
+            verify(farm, path.read_text().strip())
+        except WanfarmError:
+            path.unlink()
+        else:
+            return
+    _, key = create(farm, "first-admin", "admin")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(key + "\n")
+
+
+def create_login_token(farm: Farm, key_id: str) -> str:
+    """Make a token that logs a browser in once, within five minutes."""
+    token = secrets.token_urlsafe(24)
+    with farm.db.connect() as db:
+        row = {"sha256": _sha256(token), "key_id": key_id, "expires_at": in_seconds(LOGIN_S)}
+        db.execute(insert(LoginToken).values(row))
+    return token
+
+
+def spend_login_token(farm: Farm, token: str) -> Caller | None:
+    """Use a token up; None when it is unknown, too old or used."""
+    statement = (
+        update(LoginToken)
+        .where(
+            LoginToken.sha256 == _sha256(token),
+            LoginToken.used_at.is_(None),
+            LoginToken.expires_at > func.now(),
+        )
+        .values(used_at=func.now())
+        .returning(LoginToken.key_id)
+    )
+    with farm.db.connect() as db:
+        key_id = db.scalar(statement)
+    return caller_of(farm, key_id) if key_id else None
+
+
+def invalid_key() -> WanfarmError:
+    """The one answer to every key that does not work."""
+    return WanfarmError(
+        "invalid_key",
+        "The API key is not valid. It may be mistyped, revoked or expired. "
+        "Ask your administrator for a new one.",
+    )
+
+
+def _living(farm: Farm, which: ColumnElement[bool]) -> ApiKey | None:
+    alive = (
+        ApiKey.revoked_at.is_(None),
+        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+    )
+    with Session(farm.db, expire_on_commit=False) as session:
+        return session.scalars(select(ApiKey).where(which, *alive)).first()
+
+
+def _touch(farm: Farm, key: ApiKey) -> None:
+    """Remember the use of a key, at most once a minute."""
+    stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < in_seconds(-60))
+    with farm.db.connect() as db:
+        db.execute(update(ApiKey).where(ApiKey.id == key.id, stale).values(last_used_at=func.now()))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

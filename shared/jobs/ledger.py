@@ -1,0 +1,182 @@
+"""One statement per write: the row moves, and its numbered event is born with it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    ScalarSelect,
+    String,
+    Update,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from shared.machinery.farm import Farm
+from shared.machinery.feed import EVENTS
+from shared.machinery.tables import Attempt, Event, Video
+from shared.vocabulary.states import MOVES, VideoState
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write left behind; `row` has the columns of `videos` after it."""
+
+    seq: int
+    row: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A video in one of its attempts: every write of a worker carries it."""
+
+    video_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What a write does beside moving the state.
+
+    `values` are columns of the row, `data` is what the event tells, `attempt` is what the same
+    statement does to `attempts`.
+    """
+
+    values: Values = field(default_factory=dict[str, Any])
+    data: Values = field(default_factory=dict[str, Any])
+    attempt: "AttemptWrite | None" = None
+
+
+def move(
+    farm: Farm,
+    video_id: ScalarSelect[str] | str,
+    old: VideoState,
+    new: VideoState,
+    write: Write,
+    *where: ColumnElement[bool],
+) -> Written | None:
+    """Compare and set a video's state: the only function that does.
+
+    Args:
+        farm: the handles.
+        video_id: which video; may be a subquery that finds and locks it.
+        old: the state it must be in.
+        new: the state it gets.
+        write: the other columns, the event's data, the attempt's row.
+        where: further conditions, such as the fence.
+
+    Returns:
+        The row as written, or None when someone was first; then nothing was written.
+    """
+    assert new in MOVES[old], f"{old} -> {new}"
+    change = (
+        update(Video)
+        .where(Video.id == video_id, Video.state == old, *where)
+        .values(state=new, **write.values)
+    )
+    told = {"from": old.value, "to": new.value} | write.data
+    return _write(farm, change, "state", told, write.attempt)
+
+
+def note(farm: Farm, event: str, write: Write, *where: ColumnElement[bool]) -> Written | None:
+    """Write to a row without moving it, with its event; None when no row fits the conditions."""
+    return _write(farm, update(Video).where(*where).values(**write.values), event, write.data, None)
+
+
+def held_by(fence: Fence) -> tuple[ColumnElement[bool], ...]:
+    """The condition that an attempt still holds its row."""
+    return (
+        Video.id == fence.video_id,
+        Video.state == VideoState.IN_PROGRESS,
+        Video.attempt == fence.attempt,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptWrite:
+    """What a move does to `attempts`: a new row (`opens`), or the end of the current one."""
+
+    values: Values
+    opens: bool = False
+
+    def statement(self, moved: CTE) -> CTE:
+        """Phrase it over the moved row."""
+        if self.opens:
+            names = ["video_id", "number", *self.values]
+            source = select(moved.c.id, moved.c.attempt, *_literals(self.values))
+            return insert(Attempt).from_select(names, source).cte("opened")
+        return (
+            update(Attempt)
+            .where(Attempt.video_id == moved.c.id, Attempt.number == moved.c.attempt)
+            .values(ended_at=func.now(), **self.values)
+            .cte("ended")
+        )
+
+
+def _write(
+    farm: Farm, change: Update, event: str, data: Values, attempt: AttemptWrite | None
+) -> Written | None:
+    moved = change.values(seq=Video.seq + 1).returning(*Video.__table__.c).cte("moved")
+    recorded = (
+        insert(Event)
+        .from_select(
+            ["video_id", "seq", "at", "type", "attempt", "data"],
+            select(
+                moved.c.id,
+                moved.c.seq,
+                func.now(),
+                literal(event, String),
+                moved.c.attempt,
+                literal(data, JSONB),
+            ),
+        )
+        .cte("recorded")
+    )
+    statement = select(moved, func.now().label("at")).add_cte(recorded)
+    if attempt is not None:
+        statement = statement.add_cte(attempt.statement(moved))
+    with farm.db.connect() as connection:
+        row = connection.execute(statement).mappings().first()
+    if row is None:
+        return None
+    publish(farm, dict(row), event, data)
+    return Written(seq=row["seq"], row=dict(row))
+
+
+def publish(farm: Farm, row: Values, event: str, data: Values) -> None:
+    """Tell the listeners of a committed event; they read Postgres if this is lost."""
+    line = event_line(row, event, data)
+    farm.feed.publish(EVENTS, {"tenant": row["tenant"], "event": line})
+
+
+def event_line(row: Values, event: str, data: Values) -> Values:
+    """Phrase an event as the wire has it; `row` has id, seq, at and attempt."""
+    return {
+        "id": row["seq"],
+        "type": event,
+        "video_id": row["id"],
+        "at": round(row["at"].timestamp(), 3),
+        "attempt": row["attempt"],
+        **data,
+    }
+
+
+def in_seconds(seconds: float) -> ColumnElement[Any]:
+    """A moment from now, by the database's clock."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+def _literals(values: Values) -> list[ColumnElement[Any]]:
+    columns = Attempt.__table__.c
+    return [
+        cast(literal(value, columns[name].type), columns[name].type)
+        for name, value in values.items()
+    ]

@@ -1,0 +1,203 @@
+"""The read side: one video, a page of them, its history, its place, the board."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
+
+from shared.jobs.ledger import Values, event_line, in_seconds
+from shared.machinery.farm import Farm
+from shared.machinery.tables import Attempt, Event, Video
+from shared.vocabulary.states import MOVES, VideoState
+
+_PLACE_LIMIT = 1000  # a place in the queue is counted no further
+_ALIVE = Video.delete_requested_at.is_(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which videos a list shows; None does not narrow. `tenant` None means all (admins)."""
+
+    tenant: str | None
+    states: Sequence[VideoState] = ()
+    model: str | None = None
+    group: str | None = None
+    key_name: str | None = None
+    text: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    metadata: Values | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in order, and whether more follow."""
+
+    rows: list[Values]
+    has_more: bool
+
+
+def one(farm: Farm, video_id: str, tenant: str | None) -> Values | None:
+    """Read a video with its attempts; None when there is none for this tenant."""
+    statement = select(*Video.__table__.c).where(Video.id == video_id, _ALIVE)
+    if tenant is not None:
+        statement = statement.where(Video.tenant == tenant)
+    with farm.db.connect() as db:
+        row = db.execute(statement).mappings().first()
+    if row is None:
+        return None
+    return dict(row) | {"attempts": attempts(farm, video_id)}
+
+
+def attempts(farm: Farm, video_id: str) -> list[Values]:
+    """Read all tries at a video, first to last."""
+    statement = (
+        select(*Attempt.__table__.c).where(Attempt.video_id == video_id).order_by(Attempt.number)
+    )
+    with farm.db.connect() as db:
+        return [dict(row) for row in db.execute(statement).mappings()]
+
+
+def page(
+    farm: Farm, which: Filter, *, limit: int, after: str | None = None, ascending: bool = False
+) -> Page:
+    """Read a page by its cursor; the row that the cursor names may be gone."""
+    statement = select(*Video.__table__.c).where(_ALIVE, *_conditions(which))
+    if after is not None:
+        statement = statement.where(Video.id > after if ascending else Video.id < after)
+    order = Video.id.asc() if ascending else Video.id.desc()
+    with farm.db.connect() as db:
+        rows = [dict(r) for r in db.execute(statement.order_by(order).limit(limit + 1)).mappings()]
+    return Page(rows[:limit], has_more=len(rows) > limit)
+
+
+def _conditions(which: Filter) -> list[ColumnElement[bool]]:
+    equal = [
+        (Video.tenant, which.tenant),
+        (Video.model, which.model),
+        (Video.group_name, which.group),
+        (Video.key_name, which.key_name),
+    ]
+    conditions: list[ColumnElement[bool]] = [
+        column == value for column, value in equal if value is not None
+    ]
+    if which.states:
+        conditions.append(Video.state.in_([state.value for state in which.states]))
+    if which.text:
+        conditions.append(Video.spec["prompt"].astext.icontains(which.text, autoescape=True))
+    if which.created_after:
+        conditions.append(Video.created_at > which.created_after)
+    if which.created_before:
+        conditions.append(Video.created_at < which.created_before)
+    if which.metadata:
+        conditions.append(Video.meta.cast(JSONB).contains(which.metadata))
+    return conditions
+
+
+def place(farm: Farm, row: Values) -> int:
+    """Tell how many waiting videos of its model come before this one, plus one."""
+    before = (
+        select(Video.id)
+        .where(
+            Video.state == VideoState.QUEUED,
+            Video.model == row["model"],
+            tuple_(-Video.priority, Video.id) < tuple_(-row["priority"], row["id"]),
+        )
+        .limit(_PLACE_LIMIT)
+        .subquery()
+    )
+    with farm.db.connect() as db:
+        return (db.scalar(select(func.count()).select_from(before)) or 0) + 1
+
+
+def events(farm: Farm, video_id: str, *, after: int = 0, limit: int = 500) -> list[Values]:
+    """Read ledger lines past a number, in order, as the wire has them."""
+    statement = (
+        select(Event.seq, Event.at, Event.type, Event.attempt, Event.data)
+        .where(Event.video_id == video_id, Event.seq > after)
+        .order_by(Event.seq)
+        .limit(limit)
+    )
+    with farm.db.connect() as db:
+        rows = db.execute(statement).mappings().all()
+    return [event_line(dict(row) | {"id": video_id}, row["type"], row["data"]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The farm in numbers, for one tenant or (None) all."""
+
+    queued: int
+    in_progress: int
+    completed_1h: int
+    failed_24h: int
+    oldest_queued_s: float | None
+    run_p50_s: float | None
+    run_p95_s: float | None
+
+
+def board(farm: Farm, tenant: str | None) -> Board:
+    """Count what is live and what ended lately; reads no history beyond a day."""
+    mine = [Video.tenant == tenant] if tenant is not None else []
+    live = select(
+        func.count().filter(Video.state == VideoState.QUEUED),
+        func.count().filter(Video.state == VideoState.IN_PROGRESS),
+        func.extract(
+            "epoch",
+            func.now() - func.min(Video.created_at).filter(Video.state == VideoState.QUEUED),
+        ),
+    ).where(Video.state.in_([VideoState.QUEUED, VideoState.IN_PROGRESS]), *mine)
+    took = func.extract("epoch", Video.completed_at - Video.started_at)
+    hour = Video.completed_at > in_seconds(-3600)
+    done = Video.state == VideoState.COMPLETED
+    lately = select(
+        func.count().filter(done, hour),
+        func.count().filter(Video.state == VideoState.FAILED),
+        func.percentile_cont(0.5).within_group(took).filter(done),
+        func.percentile_cont(0.95).within_group(took).filter(done),
+    ).where(Video.completed_at > in_seconds(-86_400), *mine)
+    with farm.db.connect() as db:
+        queued, running, oldest = db.execute(live).one()
+        completed, failed, p50, p95 = db.execute(lately).one()
+    return Board(queued, running, completed, failed, _number(oldest), _number(p50), _number(p95))
+
+
+def run_seconds(farm: Farm, model: str) -> float | None:
+    """Tell the median run time of a model's latest completed videos, or None without any."""
+    latest = (
+        select(func.extract("epoch", Video.completed_at - Video.started_at).label("took"))
+        .where(
+            Video.model == model,
+            Video.state == VideoState.COMPLETED,
+            Video.completed_at > in_seconds(-86_400),
+        )
+        .order_by(Video.completed_at.desc())
+        .limit(20)
+        .subquery()
+    )
+    with farm.db.connect() as db:
+        return _number(db.scalar(select(func.percentile_cont(0.5).within_group(latest.c.took))))
+
+
+def gpu_seconds(attempts: Sequence[Values]) -> float:
+    """Sum what the ended attempts of a video cost."""
+    return round(
+        sum(
+            (a["ended_at"] - a["claimed_at"]).total_seconds() * a["ranks"]
+            for a in attempts
+            if a["ended_at"]
+        ),
+        1,
+    )
+
+
+def is_over(state: str) -> bool:
+    """Tell whether a row's state is final."""
+    return not MOVES[VideoState(state)]
+
+
+def _number(value: Any) -> float | None:  # noqa: ANN401 - numeric or None, as the driver gives it
+    return None if value is None else float(value)

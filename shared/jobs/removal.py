@@ -1,0 +1,66 @@
+"""How a video goes for good: mark, files, row; in this order, so that a crash leaves a mark."""
+
+from sqlalchemy import delete as sql_delete
+from sqlalchemy import func, select, update
+
+from shared.jobs import lifecycle
+from shared.machinery.farm import Farm
+from shared.machinery.tables import Video
+from shared.vocabulary.states import MOVES, VideoState
+
+_FINAL = [state for state in MOVES if state.is_final]
+
+
+def delete(farm: Farm, video_id: str, *, by: str) -> None:
+    """Hide a video at once, stop it if it runs, and purge what is final."""
+    with farm.db.connect() as db:
+        marked = update(Video).where(Video.id == video_id)
+        db.execute(marked.values(delete_requested_at=func.now()))
+        state = db.scalar(select(Video.state).where(Video.id == video_id))
+    if state is not None and not VideoState(state).is_final:
+        lifecycle.cancel(farm, video_id, by=by, reason="deleted")
+    purge(farm, video_id)
+
+
+def purge(farm: Farm, *video_ids: str) -> int:
+    """Remove files and rows of deleted videos that nothing runs any more; returns how many."""
+    statement = select(Video.id, Video.image_sha256).where(
+        Video.delete_requested_at.isnot(None), Video.state.in_(_FINAL)
+    )
+    if video_ids:
+        statement = statement.where(Video.id.in_(video_ids))
+    with farm.db.connect() as db:
+        rows = db.execute(statement.limit(64)).all()
+    for video_id, image in rows:
+        farm.storage.delete_tree(f"videos/{video_id}")
+        with farm.db.connect() as db:
+            db.execute(sql_delete(Video).where(Video.id == video_id))
+        if image:
+            _drop_unused_image(farm, image)
+    return len(rows)
+
+
+def expire(farm: Farm) -> int:
+    """Remove the files of results past their time; the row stays and says so. Returns how many."""
+    statement = select(Video.id).where(Video.expires_at < func.now()).limit(64)
+    with farm.db.connect() as db:
+        ids = db.scalars(statement).all()
+    for video_id in ids:
+        farm.storage.delete_tree(f"videos/{video_id}")
+        gone = Video.result.op("||")(func.jsonb_build_object("expired", True))  # noqa: FBT003
+        with farm.db.connect() as db:
+            change = update(Video).where(Video.id == video_id)
+            db.execute(change.values(expires_at=None, result=gone))
+    return len(ids)
+
+
+def _drop_unused_image(farm: Farm, sha256: str) -> None:
+    used = select(Video.id).where(Video.image_sha256 == sha256).limit(1)
+    with farm.db.connect() as db:
+        if db.scalar(used) is None:
+            farm.storage.delete(image_key(sha256))
+
+
+def image_key(sha256: str) -> str:
+    """Name the stored file of an input image."""
+    return f"images/{sha256}.png"
