@@ -6,10 +6,7 @@ from pydantic import Field, TypeAdapter
 
 from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan, Value
 from shared.vocabulary.states import Phase
-
-Branch = Literal["cond", "uncond"]
-Expert = Literal["high", "low", "single"]
-
+from worker.engine.result import Branch, Expert, Report, VideoFile
 
 # --- parent to rank ---------------------------------------------------------------------------
 
@@ -109,27 +106,6 @@ class Beat(Value):
     type: Literal["beat"] = "beat"
     rank: int
     memory_bytes: int  # device memory in use, or resident memory on the CPU
-
-
-class VideoFile(Value):
-    """The finished, closed MP4."""
-
-    path: str
-    width: int
-    height: int
-    frames: int
-    fps: int
-
-
-class Report(Value):
-    """What an attempt cost, for the attempt's row and the provenance."""
-
-    phase_seconds: dict[Phase, float]
-    switch_step: int
-    steps: list[dict[str, float | int | str]]
-    peak_memory_bytes: int
-    latents_sha256: str  # of the final latents' fp32 bytes: the same job gives the same hash
-    warnings: list[str] = Field(default_factory=list)
 
 
 class Done(Value):

@@ -1,0 +1,149 @@
+"""Writes tiny Wan2.2 checkpoints with random weights in the layout of the published ones."""
+
+import string
+import tempfile
+from pathlib import Path
+
+import click
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+
+from mini.weights import give_character, give_time, shape_picture
+from shared.vocabulary.catalog import MODELS, Model
+
+SEED = 22
+TEXT_WIDTH = 32
+MINIATURES = tuple(name for name in MODELS if name.startswith("wan-mini-"))
+
+
+@click.command()
+@click.option("--random", "is_random", is_flag=True, required=True, help="Draw the weights.")
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="Models directory.")
+@click.option("--model", "names", multiple=True, type=click.Choice(MINIATURES), help="Only these.")
+@click.option("--force", is_flag=True, help="Build again what is there.")
+def main(*, is_random: bool, to: Path, names: tuple[str, ...], force: bool) -> None:
+    """Build miniature checkpoints into a models directory; nothing is downloaded."""
+    assert is_random
+    for name in names or MINIATURES:
+        written = build(MODELS[name], to, force=force)
+        click.echo(f"{name}: {'built' if written else 'already there'}")
+
+
+def build(model: Model, models: Path, *, force: bool = False) -> bool:
+    """Write one miniature checkpoint, whole or not at all.
+
+    Args:
+        model: a miniature of the catalogue; its last repository part names the folder.
+        models: the models directory; made when missing.
+        force: replace a checkpoint that is there.
+
+    Returns:
+        Whether anything was written.
+    """
+    goal = models / model.directory
+    if goal.exists() and not force:
+        return False
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models, prefix=f".{model.directory}-") as scratch:
+        fresh = Path(scratch) / "new"
+        pipeline(model).save_pretrained(fresh)
+        if goal.exists():
+            goal.rename(Path(scratch) / "old")
+        fresh.rename(goal)
+    return True
+
+
+def pipeline(model: Model) -> WanPipeline | WanImageToVideoPipeline:
+    """Draw all parts of a miniature; the same model gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        vae = _vae(model)
+        parts = {
+            "tokenizer": _tokenizer(),
+            "text_encoder": _text_encoder(),
+            "vae": vae,
+            "scheduler": UniPCMultistepScheduler(
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=model.shift
+            ),
+            "transformer": _transformer(model, vae),
+            "transformer_2": _transformer(model, vae) if model.experts > 1 else None,
+        }
+    kind = WanImageToVideoPipeline if model.needs_image else WanPipeline
+    return kind(**parts, boundary_ratio=model.boundary, expand_timesteps=model.expand_timesteps)
+
+
+def _tokenizer() -> T5Tokenizer:
+    """A vocabulary of single characters: enough for different prompts to differ."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *string.printable.strip(), *"äöüßéèàçñ，。"]  # noqa: RUF001
+    return T5Tokenizer(
+        vocab=[(piece, 0.0 if piece[0] == "<" else -4.0) for piece in pieces],
+        extra_ids=0,
+        model_max_length=512,
+    )
+
+
+def _text_encoder() -> UMT5EncoderModel:
+    config = UMT5Config(
+        vocab_size=128,
+        d_model=TEXT_WIDTH,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    return UMT5EncoderModel(config).eval()
+
+
+def _transformer(model: Model, vae: AutoencoderKLWan) -> WanTransformer3DModel:
+    latent = vae.config.z_dim
+    # the image's latents and four mask channels ride beside the noise
+    given = 2 * latent + 4 if model.needs_image else latent
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=24,
+        in_channels=given,
+        out_channels=latent,
+        text_dim=TEXT_WIDTH,
+        freq_dim=32,
+        ffn_dim=96,
+        num_layers=model.blocks,
+        rope_max_seq_len=128,
+    ).eval()
+    give_time(transformer)
+    give_character(transformer)
+    return transformer
+
+
+def _vae(model: Model) -> AutoencoderKLWan:
+    wan22 = {
+        "z_dim": 48,
+        "is_residual": True,
+        "in_channels": 12,
+        "out_channels": 12,
+        "patch_size": 2,
+        "scale_factor_spatial": 16,
+        "latents_mean": [0.0] * 48,
+        "latents_std": [1.0] * 48,
+    }
+    vae = AutoencoderKLWan(
+        base_dim=8 if model.size_multiple == 32 else 4,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=1,
+        **(wan22 if model.size_multiple == 32 else {}),
+    ).eval()
+    shape_picture(vae)
+    return vae
+
+
+if __name__ == "__main__":
+    main()
