@@ -1,0 +1,205 @@
+"""The world of the tests: real Postgres and Redis, started once, fresh databases and prefixes."""
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis as redis_client
+from psycopg import sql
+
+from cli import embedded
+from cli.supervisor import spawn
+from shared.machinery.database import upgrade
+from shared.machinery.farm import Farm, open_farm
+from shared.machinery.settings import Settings, child_environment, load_settings
+from shared.vocabulary.catalog import MODELS
+
+IN_CI = child_environment().get("CI", "") not in {"", "false", "0"}
+MINIATURES = tuple(name for name in MODELS if name.startswith("wan-mini-"))
+TEMPLATE = "wanfarm_template"
+_skipped: list[str] = []
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the tests' servers listen."""
+
+    postgres_url: str  # of a database on the server, for making and dropping others
+    redis_url: str
+
+    def admin(self) -> "psycopg.Connection":
+        return psycopg.connect(self.postgres_url, autocommit=True)
+
+    def url_of(self, database: str) -> str:
+        return f"{self.postgres_url.rpartition('/')[0]}/{database}"
+
+
+def wait_for(check: Callable[[], object], within: float = 10) -> object:
+    """Poll until a check gives something true; its last value is in the failure."""
+    deadline = time.monotonic() + within
+    while not (value := check()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"still {value!r} after {within} s")
+        threading.Event().wait(0.02)
+    return value
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., object]:
+    """`eventually(check, within=10)`: wait for a condition, with a deadline."""
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Postgres and Redis of the whole run: those of the environment, else embedded ones."""
+    given = load_settings()
+    state = tmp_path_factory.mktemp("state")
+    running: list[tuple[embedded.Service, subprocess.Popen[bytes]]] = []
+
+    def run(service: embedded.Service, ready: Callable[..., bool]) -> str:
+        with (state / f"{service.program.name}.log").open("wb") as log:
+            process = spawn(service.program, log)
+        running.append((service, process))
+        wait_for(lambda: ready(service, process.pid), within=30)
+        return service.url
+
+    try:
+        home = embedded.open_home(state, given.embedded_user)
+        yield Services(
+            given.database_url.replace("+psycopg", "")
+            if "database_url" in given.model_fields_set
+            else run(embedded.prepare_postgres(home, durable=False), embedded.postgres_ready),
+            given.redis_url
+            if "redis_url" in given.model_fields_set
+            else run(embedded.prepare_valkey(home), embedded.valkey_ready),
+        )
+    finally:
+        for _, process in running:
+            process.send_signal(signal.SIGQUIT)
+        for _, process in running:
+            process.wait(20)
+        embedded.discard(state)
+
+
+@pytest.fixture(scope="session")
+def template(services: Services) -> str:
+    """A database with the newest schema, to copy."""
+    with services.admin() as admin:
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(TEMPLATE)))
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    upgrade(services.url_of(TEMPLATE).replace("postgresql://", "postgresql+psycopg://", 1))
+    return TEMPLATE
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def database_url(services: Services, template: str) -> Iterator[str]:
+    """A fresh, migrated database."""
+    name = sql.Identifier(f"wanfarm_test_{os.getpid()}_{next(_numbers)}")
+    with services.admin() as admin:
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        admin.execute(statement.format(name, sql.Identifier(template)))
+    yield services.url_of(name.as_string().strip('"'))
+    with services.admin() as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def key_prefix() -> str:
+    """The test's own corner of Redis."""
+    return f"test-{uuid.uuid4().hex[:12]}:"
+
+
+@pytest.fixture
+def redis_url(services: Services, key_prefix: str) -> Iterator[str]:
+    """Redis, with the test's keys removed afterwards."""
+    yield services.redis_url
+    with redis_client.Redis.from_url(services.redis_url) as client:
+        for key in client.scan_iter(f"{key_prefix}*"):
+            client.delete(key)
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `checkpoints` puts the miniatures; empty without it."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(models_dir: Path) -> Path:
+    """The miniature models with random weights, built once per run."""
+    from mini.build import build
+
+    for name in MINIATURES:
+        build(MODELS[name], models_dir)
+    return models_dir
+
+
+@pytest.fixture
+def settings(
+    database_url: str, redis_url: str, key_prefix: str, tmp_path: Path, models_dir: Path
+) -> Settings:
+    """Settings of a farm in small: short leases, miniature models, files below tmp_path."""
+    return load_settings(
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        key_prefix=key_prefix,
+        data_dir=tmp_path / "data",
+        models_dir=models_dir,
+        lease_s=6,
+        heartbeat_s=1,
+        tick_s=1,
+        idle_look_s=2,
+        secret_key="for tests only",
+        device="cpu",
+        models=MINIATURES,
+        default_text_model="wan-mini-t2v",
+        default_image_model="wan-mini-i2v",
+    )
+
+
+@pytest.fixture
+def farm(settings: Settings) -> Iterator[Farm]:
+    """The handles of one process on an empty farm."""
+    handles = open_farm(settings)
+    yield handles
+    handles.close()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """List third-party warnings that are not ours to mend, each with its reason."""
+    for line in ():
+        config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember skips that CI does not accept."""
+    expected = {"gpu", "gpu2"} & set(report.keywords)
+    if report.skipped and not hasattr(report, "wasxfail") and not expected:
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a CI run in which something that should run was skipped."""
+    if IN_CI and _skipped and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why such a run failed."""
+    if IN_CI and _skipped:
+        terminalreporter.section("skipped in CI, which counts as a failure")
+        for nodeid in _skipped:
+            terminalreporter.line(nodeid)
