@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Insert, String, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -103,11 +104,8 @@ def _insert(farm: Farm, order: Order, video_id: str) -> Values | None:
 def _select_from(video: Insert, columns: Values, source: ColumnElement[str]) -> Insert:
     """Insert the columns once per row of the source: not at all when it is empty."""
     table = Video.__table__.c
-    typed = [
-        cast(
-            value if isinstance(value, ColumnElement) else literal(value, table[name].type),
-            table[name].type,
-        )
+    typed: list[Any] = [
+        value if isinstance(value, ColumnElement) else cast(literal(value), table[name].type)
         for name, value in columns.items()
     ]
     return video.from_select(list(columns), select(*typed).where(source.isnot(None)))

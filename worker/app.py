@@ -1,0 +1,170 @@
+"""The parent of one GPU group: a Celery worker that owns the queue and never loads CUDA."""
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.jobs import groups, lifecycle
+from shared.jobs.tick import Ticker
+from shared.machinery.doorbell import celery_app, queue_of
+from shared.machinery.farm import Farm, open_farm
+from shared.machinery.logs import configure, logger
+from shared.machinery.settings import ConfigurationError, Settings, load_settings
+from worker import tasks
+from worker.attempt import Runner
+from worker.checkpoints import available
+from worker.keeper import Keeper
+from worker.ranks.group import Layout, RankGroup
+
+
+def main() -> None:
+    """Run the parent until SIGTERM: the running job is finished within the drain time."""
+    try:
+        settings = load_settings()
+    except ConfigurationError as err:
+        raise SystemExit(f"wanfarm worker: {err}") from err
+    configure(settings.log_level, service="worker")
+    lock = _lock_group(settings)
+    farm = open_farm(settings)
+    try:
+        code = _serve(farm, lock)
+    finally:
+        farm.close()
+    sys.exit(code)
+
+
+def _serve(farm: Farm, lock: int) -> int:
+    settings = farm.settings
+    checkpoints, missing = available(settings)
+    log = logger(group=settings.group)
+    for model in missing:
+        log.error("checkpoint.missing", model=model, models_dir=str(settings.models_dir))
+    if not checkpoints:
+        raise SystemExit(
+            f"wanfarm worker: no checkpoint of {', '.join(missing)} is on this host. "
+            "Put it into the models directory or the Hugging Face cache, and start again."
+        )
+    identity = groups.Identity(
+        name=settings.group,
+        incarnation=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        ranks=settings.ranks,
+        device=settings.device,
+        models=tuple(checkpoints),
+    )
+    ranks = RankGroup(_layout(settings, lock))
+    runner = Runner(farm, identity, ranks, checkpoints)
+    keeper = Keeper(farm, identity, runner.reading)
+    runner.watched_by(keeper)
+    groups.register(farm, identity)
+    lifecycle.take_over(farm, settings.group)
+    looker, ticker = Looker(farm, runner), Ticker(farm)
+    for thread in (keeper, looker, ticker):
+        thread.start()
+    try:
+        return _consume(farm, runner, identity.models)
+    finally:
+        runner.leave()
+        looker.stop()
+        ticker.stop()
+        ranks.stop()
+        keeper.stop()
+        keeper.join(timeout=5)
+        groups.leave(farm, identity)
+
+
+def _layout(settings: Settings, lock: int) -> Layout:
+    return Layout(
+        ranks=settings.ranks,
+        device=settings.device,
+        engine=settings.engine,
+        start_s=settings.rank_start_s,
+        load_s=settings.load_s,
+        hang_s=settings.hang_s,
+        inherit=(lock,),
+    )
+
+
+def _consume(farm: Farm, runner: Runner, models: tuple[str, ...]) -> int:
+    app: Celery = celery_app(farm.settings)
+    tasks.register(app, runner)
+    patience = threading.Timer(farm.settings.drain_s, runner.hand_back)
+    patience.daemon = True
+
+    # Celery keeps weak references to its receivers: this name keeps ours alive.
+    def on_shutdown(**_: Any) -> None:  # noqa: ANN401 - as Celery calls it
+        runner.leave()
+        if not patience.is_alive():
+            patience.start()
+
+    worker_shutting_down.connect(on_shutdown)
+    worker = app.Worker(
+        pool="threads",
+        concurrency=1,
+        queues=[queue_of(model) for model in models],
+        hostname=f"{farm.settings.group}@{socket.gethostname()}",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+        loglevel="WARNING",
+    )
+    worker.start()
+    patience.cancel()
+    return int(worker.exitcode or 0)
+
+
+class Looker(threading.Thread):
+    """Warms the group up, then looks for work unasked: rings may be lost, Redis may be away."""
+
+    def __init__(self, farm: Farm, runner: Runner) -> None:
+        """Prepare; `start()` begins."""
+        super().__init__(name="looker", daemon=True)
+        self._farm = farm
+        self._runner = runner
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        """Look, whatever the database says."""
+        log = logger(group=self._farm.settings.group)
+        self._runner.warm_up()
+        while not self._stop_asked.is_set():
+            try:
+                self._runner.run_until_empty()
+            except SQLAlchemyError as err:
+                log.warning("look.failed", error=type(err).__name__)
+            self._stop_asked.wait(self._farm.settings.idle_look_s)
+
+    def stop(self) -> None:
+        """End the thread, soon."""
+        self._stop_asked.set()
+
+
+def _lock_group(settings: Settings) -> int:
+    """Hold the group's file lock for as long as this process or one of its ranks lives."""
+    path = Path(settings.data_dir).resolve() / "groups" / f"{settings.group}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        raise SystemExit(
+            f"wanfarm worker: group {settings.group} is already running on this host. "
+            "Stop that worker first, or set another WANFARM_GROUP."
+        ) from err
+    return descriptor
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    main()

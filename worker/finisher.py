@@ -1,0 +1,104 @@
+"""From the ranks' MP4 to a completed video: pictures, hashes, the store, the row."""
+
+import subprocess
+import threading
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+import imageio_ffmpeg
+from PIL import Image
+
+from shared.jobs import lifecycle
+from shared.jobs.ledger import Fence, Values
+from shared.machinery.farm import Farm
+from shared.machinery.storage import Stored
+from shared.vocabulary.errors import JobFailure, WanfarmError
+from shared.vocabulary.spec import FailureKind
+from worker.ranks.group import RankFault
+from worker.ranks.messages import Done, VideoFile
+
+_THUMBNAIL_WIDTH: Final = 480
+_SHEET: Final = 4  # pictures a side
+_SHEET_WIDTH: Final = 160
+_FFMPEG_S: Final = 120
+_STORE_WAITS_S: Final = (0.5, 1, 2, 4, 8, 16)  # the frames are kept meanwhile, not rendered again
+
+
+def finish(farm: Farm, fence: Fence, done: Done, pattern: Values) -> None:
+    """Store an attempt's files and complete its video.
+
+    Raises:
+        RankFault: of kind `storage` when the store refuses for good.
+        StaleAttempt: when the attempt no longer holds the row.
+    """
+    files = _pictures(done.file) | {"video": Path(done.file.path)}
+    stored = _store_patiently(farm, fence, files)
+    video = stored["video"]
+    result: Values = {
+        "attempt": fence.attempt,
+        "bytes": video.bytes,
+        "sha256": video.sha256,
+        "width": done.file.width,
+        "height": done.file.height,
+        "frames": done.file.frames,
+        "fps": done.file.fps,
+        "codec": "h264",
+        "files": {
+            name: {"key": one.key, "bytes": one.bytes, "sha256": one.sha256}
+            for name, one in stored.items()
+        },
+    }
+    report = done.report.model_dump(mode="json") | {"pattern": pattern}
+    lifecycle.complete(farm, fence, result, report)
+
+
+_NAMES: Final = {
+    "video": "video.mp4",
+    "thumbnail": "thumbnail.webp",
+    "spritesheet": "spritesheet.jpg",
+}
+
+
+def _store_patiently(farm: Farm, fence: Fence, files: dict[str, Path]) -> dict[str, Stored]:
+    folder = f"videos/{fence.video_id}/{fence.attempt}"
+    pause = threading.Event()
+    for wait_s in (*_STORE_WAITS_S, None):
+        try:
+            return {
+                name: farm.storage.put(path, f"{folder}/{_NAMES[name]}")
+                for name, path in files.items()
+            }
+        except WanfarmError as err:
+            if wait_s is None:
+                raise RankFault(JobFailure(FailureKind.STORAGE, err.message)) from err
+            pause.wait(wait_s)
+    raise AssertionError
+
+
+def _pictures(video: VideoFile) -> dict[str, Path]:
+    """Make the thumbnail (the middle frame) and the sheet of frames beside the video."""
+    source = Path(video.path)
+    middle = _extract(source, f"select=eq(n\\,{video.frames // 2})")
+    thumbnail = source.with_name(_NAMES["thumbnail"])
+    with Image.open(BytesIO(middle)) as picture:
+        picture.thumbnail((_THUMBNAIL_WIDTH, _THUMBNAIL_WIDTH * 4))
+        picture.save(thumbnail, quality=80)
+    every = max(1, video.frames // _SHEET**2)
+    tiles = f"select=not(mod(n\\,{every})),scale={_SHEET_WIDTH}:-2,tile={_SHEET}x{_SHEET}"
+    sheet = source.with_name(_NAMES["spritesheet"])
+    with Image.open(BytesIO(_extract(source, tiles))) as picture:
+        picture.convert("RGB").save(sheet, quality=80)
+    return {"thumbnail": thumbnail, "spritesheet": sheet}
+
+
+def _extract(video: Path, filters: str) -> bytes:
+    """Decode the finished file again: what cannot be read back is not delivered."""
+    argv = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(video), "-vf", filters]
+    argv += ["-frames:v", "1", "-f", "image2pipe", "-c:v", "png", "-"]
+    try:
+        ran = subprocess.run(argv, capture_output=True, timeout=_FFMPEG_S, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as err:
+        failure = JobFailure(FailureKind.STORAGE, "The finished video could not be read back.")
+        raise RankFault(failure) from err
+    return ran.stdout

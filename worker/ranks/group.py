@@ -1,0 +1,364 @@
+"""The parent's handle on N rank processes: start, ask, watch, stop, kill."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import connection as mp
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final, NoReturn
+
+from shared.vocabulary.errors import JobFailure
+from shared.vocabulary.spec import FailureKind
+from worker.ranks.messages import (
+    FROM_RANK,
+    Beat,
+    Cancel,
+    Done,
+    Failed,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    PhaseBegan,
+    Step,
+    Stop,
+    Stopped,
+)
+
+_SILENT_S: Final = 15.0  # ranks beat each second from a thread of their own
+_STOP_GRACE_S: Final = 10.0  # beyond two steps
+_LEAVE_S: Final = 10.0
+_POLL_S: Final = 1.0
+
+Message = Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed
+Progress = Step | PhaseBegan
+
+
+class RankFault(Exception):
+    """The ranks could not do what was asked; says why, and whether they must be started anew."""
+
+    def __init__(self, failure: JobFailure) -> None:
+        """Keep the failure."""
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class RankStopped(Exception):
+    """The job was stopped as asked, after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        """Keep the number of finished steps."""
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a group of ranks is made of, and how long its answers may take (seconds)."""
+
+    ranks: int
+    device: str  # "cpu" or "cuda"
+    engine: str
+    start_s: float
+    load_s: float
+    hang_s: float
+    inherit: tuple[int, ...] = ()  # file descriptors kept open in the ranks: the group's lock
+
+
+@dataclass(slots=True)
+class _Rank:
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    last_word: float  # monotonic
+    memory_bytes: int = 0
+    hello: Hello | None = None
+
+
+class RankGroup:
+    """N processes that act as one. All methods but `cancel` belong to one thread at a time."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Prepare; `start` makes the processes."""
+        self._layout = layout
+        self._ranks: list[_Rank] = []
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._asked: deque[JobFailure | None] = deque()
+        self._wake_in, self._wake_out = mp.Pipe(duplex=False)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether all processes were started and none has been given up."""
+        return bool(self._ranks)
+
+    @property
+    def hellos(self) -> list[Hello]:
+        """What the ranks said of themselves."""
+        return [rank.hello for rank in self._ranks if rank.hello]
+
+    @property
+    def memory_bytes(self) -> list[int]:
+        """The newest memory reading of each rank."""
+        return [rank.memory_bytes for rank in self._ranks]
+
+    def start(self) -> None:
+        """Start all processes and hear each one's hello.
+
+        Raises:
+            RankFault: when one does not come up in time; all are gone then.
+        """
+        self.kill()
+        self._scratch = tempfile.TemporaryDirectory(prefix="wanfarm-ranks-")
+        rendezvous = Path(self._scratch.name) / "rendezvous"
+        self._ranks = [self._spawn(rank, rendezvous) for rank in range(self._layout.ranks)]
+        deadline = time.monotonic() + self._layout.start_s
+        while any(rank.hello is None for rank in self._ranks):
+            self._refuse_late(deadline, "The ranks did not all start in time.")
+            for index, message in self.receive():
+                if isinstance(message, Hello):
+                    self._ranks[index].hello = message
+
+    def load(self, command: Load) -> float:
+        """Bring a model to all ranks; returns the slowest rank's seconds.
+
+        Raises:
+            RankFault: with the rank's own reason.
+        """
+        self._tell_all(command.model_dump_json())
+        loaded: dict[int, Loaded] = {}
+        deadline = time.monotonic() + self._layout.load_s
+        while len(loaded) < self._layout.ranks:
+            self._refuse_late(deadline, f"Loading {command.model} took too long.")
+            heard = ((i, word) for i, word in self.receive() if isinstance(word, Loaded))
+            loaded.update((i, word) for i, word in heard if word.model == command.model)
+        return max(message.seconds for message in loaded.values())
+
+    def generate(self, command: Generate, on_progress: Callable[[Progress], None]) -> Done:
+        """Render one video.
+
+        Args:
+            command: what to render.
+            on_progress: told of each phase and step of this attempt.
+
+        Raises:
+            RankStopped: when `cancel` was called and obeyed.
+            RankFault: with the reason of a rank, of `cancel`, or of our own watch.
+        """
+        self._asked.clear()
+        self._tell_all(command.model_dump_json())
+        return _Watch(self, command, on_progress).run()
+
+    def cancel(self, reason: JobFailure | None = None) -> None:
+        """Ask the running job to stop before its next forward; any thread may call.
+
+        Args:
+            reason: raised as a fault once the ranks have stopped; None for a plain cancel.
+        """
+        self._asked.append(reason)
+        self._wake_out.send_bytes(b"!")
+
+    def stop(self) -> None:
+        """Let the ranks leave politely, and kill those that do not."""
+        if self._ranks:
+            self._tell_all(Stop().model_dump_json(), strict=False)
+            deadline = time.monotonic() + _LEAVE_S
+            for rank in self._ranks:
+                try:
+                    rank.process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    rank.process.kill()
+        self.kill()
+
+    def kill(self) -> None:
+        """End all processes now; a rank left alone would wait in a collective for ever."""
+        for rank in self._ranks:
+            rank.process.kill()
+        for rank in self._ranks:
+            rank.process.wait()
+            rank.pipe.close()
+        self._ranks = []
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    def _spawn(self, rank: int, rendezvous: Path) -> _Rank:
+        ours, theirs = socket.socketpair()
+        layout = self._layout
+        device = "cpu" if layout.device == "cpu" else f"cuda:{rank}"
+        threads = max(1, (os.cpu_count() or 1) // layout.ranks)
+        argv = [sys.executable, "-m", "worker.ranks.child", "--fd", str(theirs.fileno())]
+        argv += ["--rank", str(rank), "--ranks", str(layout.ranks), "--rendezvous", str(rendezvous)]
+        argv += ["--device", device, "--threads", str(threads), "--engine", layout.engine]
+        # Their own session: Ctrl-C in a terminal is the parent's to handle.
+        process = subprocess.Popen(
+            argv,
+            pass_fds=(theirs.fileno(), *layout.inherit),
+            start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+        )
+        theirs.close()
+        return _Rank(process, Connection(ours.detach()), time.monotonic())
+
+    def tell_first(self, command: Cancel) -> None:
+        """Send to rank 0, which brings it to the others' agreement."""
+        self._send(0, command.model_dump_json())
+
+    def asked(self) -> list[JobFailure | None]:
+        """Take the cancels that have come in."""
+        taken: list[JobFailure | None] = []
+        while self._asked:
+            taken.append(self._asked.popleft())
+        return taken
+
+    def _tell_all(self, text: str, *, strict: bool = True) -> None:
+        for index in range(len(self._ranks)):
+            try:
+                self._send(index, text)
+            except RankFault:
+                if strict:
+                    raise
+                return
+
+    def _send(self, index: int, text: str) -> None:
+        try:
+            self._ranks[index].pipe.send_bytes(text.encode())
+        except OSError:
+            self._bury(index)
+
+    def receive(self) -> list[tuple[int, Message]]:
+        pipes = {rank.pipe: index for index, rank in enumerate(self._ranks)}
+        heard: list[tuple[int, Message]] = []
+        for ready in mp.wait([*pipes, self._wake_in], timeout=_POLL_S):
+            if ready is self._wake_in:
+                self._wake_in.recv_bytes()
+                continue
+            assert isinstance(ready, Connection)
+            heard.append((pipes[ready], self._read(pipes[ready])))
+        self._refuse_silent()
+        return [(index, message) for index, message in heard if not isinstance(message, Beat)]
+
+    def _read(self, index: int) -> Message:
+        rank = self._ranks[index]
+        try:
+            content = rank.pipe.recv_bytes()
+        except (EOFError, OSError):
+            self._bury(index)
+        message = FROM_RANK.validate_json(content)
+        rank.last_word = time.monotonic()
+        if isinstance(message, Beat):
+            rank.memory_bytes = message.memory_bytes
+        if isinstance(message, Failed):
+            self._fail(JobFailure(message.kind, message.message))
+        return message
+
+    def _bury(self, index: int) -> NoReturn:
+        """A rank is gone: say how, and end the others."""
+        process = self._ranks[index].process
+        try:
+            code = process.wait(1)
+        except subprocess.TimeoutExpired:
+            code = None
+        self.kill()
+        raise RankFault(JobFailure(FailureKind.RANK_DIED, f"Rank {index} died ({_death(code)})."))
+
+    def _refuse_silent(self) -> None:
+        now = time.monotonic()
+        for index, rank in enumerate(self._ranks):
+            if rank.hello and now - rank.last_word > _SILENT_S:
+                self.kill()
+                message = f"Rank {index} was silent for {_SILENT_S:.0f} s."
+                raise RankFault(JobFailure(FailureKind.HANG, message))
+
+    def _refuse_late(self, deadline: float, message: str) -> None:
+        if time.monotonic() > deadline:
+            self.kill()
+            raise RankFault(JobFailure(FailureKind.HANG, message))
+
+    def _fail(self, failure: JobFailure) -> NoReturn:
+        # A rank that fails alone leaves the others waiting in a collective.
+        if failure.kind.poisons_group or self._layout.ranks > 1:
+            self.kill()
+        raise RankFault(failure)
+
+    @property
+    def hang_s(self) -> float:
+        """Longest silence of a busy group about its work, in seconds."""
+        return self._layout.hang_s
+
+
+class _Watch:
+    """One `generate` from the parent's side: passes progress on, carries cancels, sees hangs."""
+
+    def __init__(
+        self, group: RankGroup, command: Generate, on_progress: Callable[[Progress], None]
+    ) -> None:
+        self._group = group
+        self._command = command
+        self._on_progress = on_progress
+        self._last_step_s = 0.0
+        self._worked_at = time.monotonic()
+        self._stop_by: float | None = None
+        self._reason: JobFailure | None = None
+
+    def run(self) -> Done:
+        """Wait for the end of the attempt."""
+        while True:
+            self._carry_cancels()
+            for _, message in self._group.receive():
+                if (done := self._hear(message)) is not None:
+                    return done
+            self._refuse_hang()
+
+    def _hear(self, message: Message) -> Done | None:
+        match message:
+            case Step() | PhaseBegan() if self._is_ours(message):
+                self._worked_at = time.monotonic()
+                if isinstance(message, Step):
+                    self._last_step_s = message.seconds
+                self._on_progress(message)
+            case Done() if self._is_ours(message):
+                return message
+            case Stopped() if self._is_ours(message):
+                if self._reason is not None:
+                    raise RankFault(self._reason)
+                raise RankStopped(message.step)
+            case _:
+                pass  # a late word of an earlier attempt
+        return None
+
+    def _is_ours(self, message: Step | PhaseBegan | Done | Stopped) -> bool:
+        mine = (self._command.video_id, self._command.attempt)
+        return (message.video_id, message.attempt) == mine
+
+    def _carry_cancels(self) -> None:
+        for reason in self._group.asked():
+            self._reason = self._reason or reason
+            if self._stop_by is None:
+                self._stop_by = time.monotonic() + 2 * self._last_step_s + _STOP_GRACE_S
+                command = self._command
+                self._group.tell_first(Cancel(video_id=command.video_id, attempt=command.attempt))
+
+    def _refuse_hang(self) -> None:
+        now = time.monotonic()
+        if self._stop_by is not None and now > self._stop_by:
+            self._group.kill()
+            if self._reason is not None:
+                raise RankFault(self._reason)
+            raise RankStopped(0)
+        if now - self._worked_at > self._group.hang_s:
+            self._group.kill()
+            message = f"No step was finished for {self._group.hang_s:.0f} s."
+            raise RankFault(JobFailure(FailureKind.HANG, message))
+
+
+def _death(code: int | None) -> str:
+    if code is None:
+        return "connection lost"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

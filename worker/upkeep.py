@@ -1,0 +1,100 @@
+"""The slow duties, once a minute by one process at a time: purge, expire, prune."""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from sqlalchemy import Delete, delete, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.jobs import removal
+from shared.jobs.ledger import in_seconds
+from shared.jobs.tick import Ticker
+from shared.machinery.farm import Farm, open_farm
+from shared.machinery.logs import configure, logger
+from shared.machinery.settings import ConfigurationError, load_settings
+from shared.machinery.tables import Event, Idempotency, LoginToken, Video
+
+_LOCK: Final = 7_221_902
+_EVERY_S: Final = 60.0
+_DAY_S: Final = 86_400
+
+
+def main() -> None:
+    """Run until SIGTERM; several may be started, one works."""
+    try:
+        settings = load_settings()
+    except ConfigurationError as err:
+        raise SystemExit(f"wanfarm upkeep: {err}") from err
+    configure(settings.log_level, service="upkeep")
+    stop = threading.Event()
+
+    def on_signal(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    farm = open_farm(settings)
+    ticker = Ticker(farm)
+    ticker.start()
+    log = logger()
+    while not stop.is_set():
+        try:
+            if (done := round_of_duties(farm)) is not None:
+                log.info("upkeep.done", **done)
+        except SQLAlchemyError as err:
+            log.warning("upkeep.failed", error=type(err).__name__)
+        stop.wait(_EVERY_S)
+    ticker.stop()
+    farm.close()
+
+
+def round_of_duties(farm: Farm) -> dict[str, int] | None:
+    """Do every duty once; None when another process holds the duty lock."""
+    with farm.db.connect() as session:  # the lock lives as long as this session
+        if not session.scalar(select(func.pg_try_advisory_lock(_LOCK))):
+            return None
+        try:
+            return {name: duty(farm) for name, duty in DUTIES.items()}
+        finally:
+            session.execute(select(func.pg_advisory_unlock(_LOCK)))
+
+
+def prune_steps(farm: Farm) -> int:
+    """Drop the step events of videos that ended a day ago; their pattern is in the attempt."""
+    ended = select(Video.id).where(
+        Video.completed_at.between(in_seconds(-2 * _DAY_S), in_seconds(-_DAY_S))
+    )
+    return _delete(farm, delete(Event).where(Event.video_id.in_(ended), Event.type == "step"))
+
+
+def prune_idempotency(farm: Farm) -> int:
+    """Forget keys older than a day whose video is gone."""
+    old = Idempotency.at < in_seconds(-_DAY_S)
+    alive = select(Video.id).where(Video.id == Idempotency.object_id).exists()
+    return _delete(farm, delete(Idempotency).where(old, ~alive))
+
+
+def prune_logins(farm: Farm) -> int:
+    """Forget login tokens that no longer work."""
+    return _delete(farm, delete(LoginToken).where(LoginToken.expires_at < in_seconds(-_DAY_S)))
+
+
+def _delete(farm: Farm, statement: Delete) -> int:
+    with farm.db.connect() as db:
+        return db.execute(statement).rowcount
+
+
+DUTIES: Final[dict[str, Callable[[Farm], int]]] = {
+    "purged": removal.purge,
+    "expired": removal.expire,
+    "steps": prune_steps,
+    "idempotency": prune_idempotency,
+    "logins": prune_logins,
+}
+
+
+if __name__ == "__main__":
+    main()
