@@ -3,6 +3,7 @@
 import string
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -65,18 +66,19 @@ def pipeline(model: Model) -> WanPipeline | WanImageToVideoPipeline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         vae = _vae(model)
-        parts = {
-            "tokenizer": _tokenizer(),
-            "text_encoder": _text_encoder(),
-            "vae": vae,
-            "scheduler": UniPCMultistepScheduler(
+        kind: Any = WanImageToVideoPipeline if model.needs_image else WanPipeline
+        return kind(
+            tokenizer=_tokenizer(),
+            text_encoder=_text_encoder(),
+            vae=vae,
+            scheduler=UniPCMultistepScheduler(
                 prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=model.shift
             ),
-            "transformer": _transformer(model, vae),
-            "transformer_2": _transformer(model, vae) if model.experts > 1 else None,
-        }
-    kind = WanImageToVideoPipeline if model.needs_image else WanPipeline
-    return kind(**parts, boundary_ratio=model.boundary, expand_timesteps=model.expand_timesteps)
+            transformer=_transformer(model, vae),
+            transformer_2=_transformer(model, vae) if model.experts > 1 else None,
+            boundary_ratio=model.boundary,
+            expand_timesteps=model.expand_timesteps,
+        )
 
 
 def _tokenizer() -> T5Tokenizer:
@@ -105,7 +107,7 @@ def _text_encoder() -> UMT5EncoderModel:
 
 
 def _transformer(model: Model, vae: AutoencoderKLWan) -> WanTransformer3DModel:
-    latent = vae.config.z_dim
+    latent = vae.config["z_dim"]
     # the image's latents and four mask channels ride beside the noise
     given = 2 * latent + 4 if model.needs_image else latent
     transformer = WanTransformer3DModel(
@@ -125,7 +127,7 @@ def _transformer(model: Model, vae: AutoencoderKLWan) -> WanTransformer3DModel:
 
 
 def _vae(model: Model) -> AutoencoderKLWan:
-    wan22 = {
+    wan22: dict[str, Any] = {
         "z_dim": 48,
         "is_residual": True,
         "in_channels": 12,

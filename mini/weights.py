@@ -21,7 +21,8 @@ def give_character(transformer: WanTransformer3DModel) -> None:
 @torch.no_grad()
 def shape_picture(vae: AutoencoderKLWan) -> None:
     """Scale the last convolution so that unit latents decode to a picture with contrast."""
-    latents = torch.randn(1, vae.config.z_dim, 2, 8, 8)
-    spread = vae.decode(latents).sample.std()
+    latents = torch.randn(1, vae.config["z_dim"], 2, 8, 8)
+    spread = vae.decode(latents, return_dict=False)[0].std()
     vae.decoder.conv_out.weight.mul_(CONTRAST / spread)
+    assert vae.decoder.conv_out.bias is not None
     vae.decoder.conv_out.bias.zero_()

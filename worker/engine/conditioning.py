@@ -46,8 +46,8 @@ def fitted(image: Image.Image, width: int, height: int, fit: ImageFit) -> Image.
 
 def statistics(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]:
     """The latents' mean and inverse deviation, [1, C, 1, 1, 1] each, typed and placed as `like`."""
-    mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(like)
-    deviation = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(like)
+    mean = torch.tensor(vae.config["latents_mean"]).view(1, -1, 1, 1, 1).to(like)
+    deviation = torch.tensor(vae.config["latents_std"]).view(1, -1, 1, 1, 1).to(like)
     return mean, 1.0 / deviation
 
 
@@ -69,6 +69,6 @@ def _pixels(image: Image.Image) -> Tensor:
 
 def _encoded(vae: AutoencoderKLWan, frames: Tensor) -> Tensor:
     """Frames [1, 3, F, H, W] as normalised fp32 latents [1, C, F', h, w]; the posterior's mode."""
-    latents = vae.encode(frames.to(vae.dtype)).latent_dist.mode().float()
+    latents = vae.encode(frames.to(vae.dtype), return_dict=False)[0].mode().float()
     mean, inverse = statistics(vae, latents)
     return (latents - mean) * inverse

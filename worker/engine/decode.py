@@ -28,14 +28,13 @@ def frames(vae: AutoencoderKLWan, latents: Tensor) -> Generator[NDArray[np.uint8
     vae.clear_cache()
     try:
         for i in range(hidden.shape[2]):
-            vae._conv_idx = [0]
             chunk = vae.decoder(
                 hidden[:, :, i : i + 1],
-                feat_cache=vae._feat_map,
-                feat_idx=vae._conv_idx,
+                feat_cache=vae._feat_map,  # pyright: ignore[reportPrivateUsage]
+                feat_idx=[0],  # the convolutions count themselves anew for every latent frame
                 first_chunk=i == 0,
             )
-            yield _pictures(unpatchify(chunk, vae.config.patch_size or 1))
+            yield _pictures(unpatchify(chunk, vae.config["patch_size"] or 1))
     finally:
         vae.clear_cache()
 

@@ -213,10 +213,10 @@ class _Job:
         vae = self._parts.vae.config
         shape = (
             1,
-            vae.z_dim,
-            (self._spec.frames - 1) // vae.scale_factor_temporal + 1,
-            self._spec.height // vae.scale_factor_spatial,
-            self._spec.width // vae.scale_factor_spatial,
+            vae["z_dim"],
+            (self._spec.frames - 1) // vae["scale_factor_temporal"] + 1,
+            self._spec.height // vae["scale_factor_spatial"],
+            self._spec.width // vae["scale_factor_spatial"],
         )
         generator = torch.Generator("cpu").manual_seed(self._spec.seed)
         return torch.randn(shape, generator=generator, dtype=torch.float32).to(self._device)

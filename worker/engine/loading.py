@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -12,12 +13,13 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import SafetensorError
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 from transformers.models.umt5.modeling_umt5 import UMT5EncoderModel
+from transformers.utils import logging
 
 from shared.vocabulary.spec import FailureKind
 from worker.engine.faults import EngineFault
 from worker.engine.prompts import Prompts
 
-Part = TypeVar("Part")
+_VOCABULARIES: Final = ("tokenizer.json", "spiece.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +44,19 @@ def load(directory: Path, device: torch.device, *, with_text: bool) -> Parts:
         EngineFault: kind `bad_checkpoint`, when a part is missing or unreadable.
     """
     names = _index(directory)
+    logging.disable_progress_bar()  # a rank has no terminal
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
 
-    def weights(kind: type[Part], name: str) -> Part:
-        return _part(
-            directory,
-            name,
-            lambda path: (
-                kind.from_pretrained(path, dtype=dtype, local_files_only=True).eval().to(device)
-            ),
-        )
+    def weights(kind: Any, name: str) -> Any:  # noqa: ANN401 - the classes share no typed base
+        read = partial(kind.from_pretrained, dtype=dtype, local_files_only=True)
+        return _part(directory, name, read).eval().to(device)
 
     high = weights(WanTransformer3DModel, "transformer")
     low = weights(WanTransformer3DModel, "transformer_2") if "transformer_2" in names else None
     vae = weights(AutoencoderKLWan, "vae")
     prompts = None
     if with_text:
-        tokenizer = _part(
-            directory,
-            "tokenizer",
-            lambda path: T5Tokenizer.from_pretrained(path, local_files_only=True),
-        )
+        tokenizer = _part(directory, "tokenizer", _tokenizer)
         prompts = Prompts(tokenizer, weights(UMT5EncoderModel, "text_encoder"))
     return Parts(high, low, vae, prompts)
 
@@ -78,7 +72,14 @@ def _index(directory: Path) -> set[str]:
     return {name for name, kind in index.items() if isinstance(kind, list) and kind[0]}
 
 
-def _part(directory: Path, name: str, read: Callable[[str], Part]) -> Part:
+def _tokenizer(path: str) -> T5Tokenizer:
+    """Read the vocabulary; without one, transformers would make up a tiny one in silence."""
+    if not any((Path(path) / name).exists() for name in _VOCABULARIES):
+        raise FileNotFoundError(path)
+    return T5Tokenizer.from_pretrained(path, local_files_only=True)
+
+
+def _part(directory: Path, name: str, read: Callable[[str], Any]) -> Any:  # noqa: ANN401
     path = directory / name
     if not path.is_dir():
         raise _bad(directory, f"has no {name}")

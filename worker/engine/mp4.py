@@ -29,6 +29,11 @@ class Mp4:
         self._part = part
         self.frames = 0
 
+    @property
+    def pid(self) -> int:
+        """The process that encodes."""
+        return self._process.pid
+
     def write(self, pictures: NDArray[np.uint8]) -> None:
         """Append pictures [n, H, W, 3].
 

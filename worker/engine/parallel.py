@@ -28,7 +28,7 @@ class Ranks:
             EngineFault: kind `collective`, when they do not all come.
         """
         self._seat = seat
-        self._pair: dist.ProcessGroup | None = None
+        self._pair: Any = None  # a process group once the ranks have met
         if seat.ranks == 1:
             return
         cuda = seat.device.startswith("cuda")

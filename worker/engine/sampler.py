@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -95,8 +96,7 @@ def denoise(
         at = _Place(i, sigma, expert, hidden.to(expert.dtype), timestep)
         if spec.guided:
             cond, uncond = mesh.branches(partial(predict, at))
-            guidance = spec.guidance_low if name == "low" else spec.guidance_high
-            noise = uncond + guidance * (cond - uncond)
+            noise = uncond + _guidance(spec, name) * (cond - uncond)
         else:
             noise = predict(at, "cond")
         latents = scheduler.step(noise, t, latents, return_dict=False)[0]
@@ -116,9 +116,7 @@ def denoise(
     return latents if mask is None else _with_image(latents, scene, mask)
 
 
-def _scheduler(
-    spec: GenerationSpec, device: torch.device
-) -> UniPCMultistepScheduler | FlowMatchEulerDiscreteScheduler:
+def _scheduler(spec: GenerationSpec, device: torch.device) -> Any:  # noqa: ANN401 - badly typed there
     """A scheduler with the job's own shift: the one inside a checkpoint is not to be trusted."""
     if spec.sampler == "unipc":
         scheduler = UniPCMultistepScheduler(
@@ -135,6 +133,13 @@ def _scheduler(
     scheduler.set_timesteps(spec.steps, device=device, sigmas=sigmas)
     scheduler.set_begin_index(0)  # a search by timestep would skip the first of two equal ones
     return scheduler
+
+
+def _guidance(spec: GenerationSpec, expert: Expert) -> float:
+    if expert != "low":
+        return spec.guidance_high
+    assert spec.guidance_low is not None  # the spec has one wherever the model has two experts
+    return spec.guidance_low
 
 
 def _free_tokens(scene: Scene, spec: GenerationSpec) -> Tensor | None:

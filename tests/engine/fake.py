@@ -1,0 +1,63 @@
+"""An engine without torch that does what the prompt of its job says."""
+
+import os
+import threading
+from pathlib import Path
+
+from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan
+from shared.vocabulary.states import Phase
+from worker.engine.contract import Cancelled, Hooks, Seat, StepDone
+from worker.engine.faults import EngineFault
+from worker.engine.result import Report, VideoFile
+
+NEVER = threading.Event()
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+TROUBLES = {
+    "hang": NEVER.wait,
+    "die": lambda: os._exit(9),
+    "break": lambda: _raise(ZeroDivisionError()),
+    "memory": lambda: _raise(MemoryError()),
+}
+
+
+class Engine:
+    device_name = "fake"
+    memory_total_bytes = None
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    def memory_bytes(self) -> int:
+        return 7
+
+    def load(self, directory: Path, plan: ParallelPlan) -> None:
+        if not directory.exists():
+            raise EngineFault(FailureKind.BAD_CHECKPOINT, "There is no such checkpoint.")
+
+    def generate(
+        self, spec: GenerationSpec, plan: ParallelPlan, image: Path | None, out: Path, hooks: Hooks
+    ) -> tuple[VideoFile, Report] | None:
+        TROUBLES.get(spec.prompt, lambda: None)()
+        hooks.phase(Phase.DENOISE)
+        for step in range(1, spec.steps + 1):
+            if hooks.cancelled():
+                raise Cancelled(step - 1)
+            hooks.step(StepDone(step, spec.steps, "high", spec.steps + 1, ("cond",), 0.0))
+            if spec.prompt == "wait":
+                NEVER.wait(0.05)
+        if self._seat.rank:
+            return None
+        out.write_bytes(b"")
+        file = VideoFile(path=str(out), width=8, height=8, frames=1, fps=1)
+        report = Report(
+            phase_seconds={}, switch_step=1, steps=[], peak_memory_bytes=0, latents_sha256=""
+        )
+        return file, report
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,109 @@
+"""The file that comes out: its shape, its codec, and that it is whole or not there."""
+
+import os
+import re
+import signal
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from shared.vocabulary.spec import FailureKind
+from tests.engine.rendering import Render, small
+from worker.engine import mp4
+from worker.engine.faults import EngineFault
+
+
+def probe(path):
+    told = subprocess.run([get_ffmpeg_exe(), "-i", path], capture_output=True, text=True).stderr
+    return next(line for line in told.splitlines() if "Video:" in line)
+
+
+def write(pictures, path, before=lambda _: None):
+    """Far more pictures than a pipe holds."""
+    with mp4.writing(path, 64, 48, 24) as file:
+        before(file)
+        for _ in range(100):
+            file.write(pictures)
+
+
+def decoded(path, width, height):
+    argv = [get_ffmpeg_exe(), "-loglevel", "error", "-i", path, "-f", "rawvideo"]
+    raw = subprocess.run([*argv, "-pix_fmt", "rgb24", "-"], capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def atoms(path):
+    data, names, at = path.read_bytes(), [], 0
+    while at < len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        names.append(name.decode())
+        at += size
+    return names
+
+
+@pytest.fixture
+def pictures():
+    """Ten frames of a slope that moves."""
+    row = np.linspace(0, 255, 64)
+    return (
+        np.stack([np.repeat(np.roll(row, i)[None, :, None], 48, 0) for i in range(10)])
+        .repeat(3, axis=3)
+        .astype(np.uint8)
+    )
+
+
+def test_a_rendered_video_is_what_the_spec_says(render: Render):
+    spec = small(width=96, height=64, frames=13, fps=16)
+
+    file, _ = render(spec)
+
+    path = render.scratch / "video.mp4"
+    assert (file.width, file.height, file.frames, file.fps) == (96, 64, 13, 16)
+    assert re.search(r"h264 .*yuv420p.* 96x64.* 16 fps", probe(path))
+    assert len(decoded(path, 96, 64)) == 13
+
+
+def test_it_can_be_played_while_it_is_fetched(pictures, tmp_path):
+    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24) as file:
+        file.write(pictures)
+
+    names = atoms(tmp_path / "a.mp4")
+    assert names.index("moov") < names.index("mdat")
+
+
+def test_pictures_survive(pictures, tmp_path):
+    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24) as file:
+        file.write(pictures[:1])
+        file.write(pictures[1:])
+
+    back = decoded(tmp_path / "a.mp4", 64, 48).astype(int)
+    assert np.abs(back - pictures).mean() < 6
+
+
+def test_a_dying_ffmpeg_is_a_fault_without_a_file(pictures, tmp_path):
+    with pytest.raises(EngineFault, match="could not be written") as fault:
+        write(pictures, tmp_path / "a.mp4", lambda file: os.kill(file.pid, signal.SIGKILL))
+
+    assert fault.value.kind is FailureKind.STORAGE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_in_ffmpegs_words(pictures, tmp_path):
+    with pytest.raises(EngineFault, match="No such file") as fault:
+        write(pictures, tmp_path / "nowhere" / "a.mp4")
+
+    assert str(tmp_path) not in fault.value.message
+
+
+def test_an_exception_while_writing_leaves_nothing(pictures, tmp_path):
+    def stumble(file):
+        file.write(pictures)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        write(pictures, tmp_path / "a.mp4", stumble)
+
+    assert list(tmp_path.iterdir()) == []
