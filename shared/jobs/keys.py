@@ -47,8 +47,8 @@ def create(
     """Make a key; returns its id and the whole key, which is shown this once."""
     key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(8))
     secret = secrets.token_urlsafe(32)
+    ensure_tenant(farm, tenant)
     with farm.db.connect() as db:
-        db.execute(insert(Tenant).values(name=tenant).on_conflict_do_nothing())
         db.execute(
             insert(ApiKey).values(
                 id=key_id,
@@ -60,6 +60,12 @@ def create(
             )
         )
     return key_id, f"wf_{key_id}_{secret}"
+
+
+def ensure_tenant(farm: Farm, tenant: str) -> None:
+    """Make a tenant unless there is one of this name."""
+    with farm.db.connect() as db:
+        db.execute(insert(Tenant).values(name=tenant).on_conflict_do_nothing())
 
 
 def verify(farm: Farm, key: str) -> Caller:

@@ -1,0 +1,75 @@
+"""The composition root of the API: everything one process holds is built here."""
+
+from typing import Final, cast
+
+from flask import Flask
+
+from api.plumbing import errors, headers
+from api.plumbing.hub import Hub
+from api.plumbing.metrics import Metrics
+from api.plumbing.runtime import EXTENSION, Runtime
+from shared.jobs.tick import Ticker
+from shared.machinery.farm import open_farm
+from shared.machinery.logs import configure
+from shared.machinery.settings import ConfigurationError, Settings, load_settings
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_FORM_PARTS: Final = 256  # bracket keys need many
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the app and start its threads; one per gunicorn worker, which never forks after it.
+
+    Raises:
+        ConfigurationError: when the settings would leave the farm open.
+    """
+    if settings is None:
+        settings = load_settings()
+        configure(settings.log_level, service="api")
+    _refuse_open_door(settings)
+    farm = open_farm(settings)
+    hub = Hub(farm)
+    app = Flask("api", static_folder=None, template_folder=None)
+    app.extensions[EXTENSION] = Runtime(farm, hub, Ticker(farm), Metrics(farm, hub))
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes  # data URLs come as form text
+    app.config["MAX_FORM_PARTS"] = _FORM_PARTS
+    app.url_map.merge_slashes = False  # `//` is not found, never a redirect
+    headers.install(app)
+    errors.install(app)
+    start_threads(app)
+    return app
+
+
+def start_threads(app: Flask) -> None:
+    """Start the hub and the ticker of this process."""
+    runtime = _runtime(app)
+    runtime.hub.start()
+    runtime.ticker.start()
+
+
+def close(app: Flask) -> None:
+    """Let held-open answers go, end the threads, give the connections back."""
+    runtime = _runtime(app)
+    runtime.hub.stop()
+    runtime.ticker.stop()
+    for thread in (runtime.hub, runtime.ticker):
+        thread.join(timeout=5)
+    runtime.farm.close()
+
+
+def _runtime(app: Flask) -> Runtime:
+    return cast("Runtime", app.extensions[EXTENSION])
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    if settings.auth == "none" and settings.host not in _LOOPBACK:
+        raise ConfigurationError(
+            f"WANFARM_AUTH is 'none' and WANFARM_HOST is '{settings.host}'. Everybody who reaches "
+            "that address would be admin. Bind to 127.0.0.1, or keep keys."
+        )
+    if not settings.secret_key.get_secret_value():
+        raise ConfigurationError(
+            "WANFARM_SECRET_KEY is empty. It signs sessions and links, the same in every process. "
+            "Set it to 32 random characters or more."
+        )

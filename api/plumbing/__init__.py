@@ -1,0 +1,1 @@
+"""What every route stands on: registry, auth, forms, errors, headers, the hub."""

@@ -1,0 +1,79 @@
+"""What surrounds every answer: request id, allowed hosts, security and cache headers, metrics."""
+
+import re
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, g, request
+
+from api.plumbing.runtime import farm, runtime
+from shared.machinery.logs import logger
+from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.ids import new_id
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PORT: Final = re.compile(r":[0-9]*$")
+_CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; connect-src 'self'; font-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_ALWAYS: Final = {
+    "Content-Security-Policy": _CSP,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# Probes come by address, and tell nothing that a foreign page could use.
+_ANY_HOST: Final = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+
+
+def install(app: Flask) -> None:
+    """Run around every request of the app."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+
+
+def _begin() -> None:
+    g.began = time.monotonic()
+    sent = request.headers.get("X-Request-ID", "")
+    g.request_id = sent if _REQUEST_ID.fullmatch(sent) else new_id("req")
+    if request.path not in _ANY_HOST and not _is_allowed_host():
+        raise WanfarmError(
+            "invalid_header",
+            f"The Host '{request.host[:80]}' is not one of this farm. "
+            "Add it to WANFARM_ALLOWED_HOSTS.",
+        )
+
+
+def _is_allowed_host() -> bool:
+    settings = farm().settings
+    named = _PORT.sub("", request.host)
+    public = _PORT.sub("", urlsplit(settings.public_url or "").netloc)
+    return named in {public, *settings.allowed_hosts}
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    for name, value in _ALWAYS.items():
+        response.headers.setdefault(name, value)
+    _count(response)
+    return response
+
+
+def _count(response: Response) -> None:
+    seconds = time.monotonic() - g.began
+    route = request.url_rule.rule if request.url_rule else "none"
+    runtime().metrics.observe(request.method, route, response.status_code, seconds)
+    log = logger()
+    write = log.debug if request.method in {"GET", "HEAD"} else log.info
+    write(
+        "request.answered",
+        method=request.method,
+        route=route,
+        status=response.status_code,
+        request_id=g.request_id,
+        seconds=round(seconds, 4),
+    )

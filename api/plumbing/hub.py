@@ -1,0 +1,161 @@
+"""One thread per process that wakes whoever waits for a video; the ledger says what happened.
+
+The feed is only a doorbell here too: a waiter reads Postgres after each wake, so a lost message
+costs a second at most and never an event.
+"""
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from shared.machinery.farm import Farm
+from shared.machinery.feed import EVENTS, Subscription
+from shared.machinery.logs import logger
+from shared.vocabulary.errors import WanfarmError
+
+_POLL_S: Final = 1.0
+
+
+class Watch:
+    """One waiter's bell for one video."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        """Begin rung, so that the first wait returns at once."""
+        self._rung = threading.Event()
+        self._stopping = stopping
+
+    def ring(self) -> None:
+        """Wake the waiter."""
+        self._rung.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something may have happened, at most so long. Read Postgres afterwards."""
+        self._rung.wait(max(0.0, seconds))
+        self._rung.clear()
+
+    @property
+    def over(self) -> bool:
+        """Tell whether this process is stopping and the waiter must let go."""
+        return self._stopping.is_set()
+
+
+class Hub(threading.Thread):
+    """Listens to the feed and rings the watches; rings all of them each second without Redis."""
+
+    def __init__(self, farm: Farm) -> None:
+        """Prepare; `start()` begins."""
+        super().__init__(name="hub", daemon=True)
+        self._farm = farm
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
+        self._held: Counter[str] = Counter()
+
+    @property
+    def held(self) -> int:
+        """How many answers are held open."""
+        return self._held.total()
+
+    @contextmanager
+    def watching(self, video_id: str) -> Generator[Watch]:
+        """Be woken by a video's events until the block ends."""
+        watch = Watch(self._stopping)
+        with self._lock:
+            self._watches[video_id].add(watch)
+        try:
+            yield watch
+        finally:
+            with self._lock:
+                self._watches[video_id].discard(watch)
+                if not self._watches[video_id]:
+                    del self._watches[video_id]
+
+    def hold(self, key_id: str) -> "Slot":
+        """Take a place among the held-open answers.
+
+        Raises:
+            WanfarmError: `too_many_streams` of this process, or `stream_limit` of the key.
+        """
+        settings = self._farm.settings
+        with self._lock:
+            if self._held.total() >= settings.max_streams:
+                raise WanfarmError(
+                    "too_many_streams",
+                    f"All {settings.max_streams} places for held-open answers are taken. "
+                    "Each one costs a thread. Poll meanwhile, or retry in 5 s.",
+                    retry_after_s=5,
+                )
+            if self._held[key_id] >= settings.max_streams_per_key:
+                raise WanfarmError(
+                    "stream_limit",
+                    f"This key holds {settings.max_streams_per_key} answers open. "
+                    "That is its limit. Close one, or retry in 5 s.",
+                    retry_after_s=5,
+                )
+            self._held[key_id] += 1
+        return Slot(self, key_id)
+
+    def release(self, key_id: str) -> None:
+        """Give a place back; called by `Slot`."""
+        with self._lock:
+            self._held[key_id] -= 1
+            if not self._held[key_id]:
+                del self._held[key_id]
+
+    def run(self) -> None:
+        """Listen until stopped; without Redis ring everybody each second and try again."""
+        log = logger()
+        while not self._stopping.is_set():
+            try:
+                with self._farm.feed.subscription(EVENTS) as events:
+                    self._ring_all()  # whatever was missed before we listened
+                    self._listen(events)
+            except RedisError as err:
+                log.warning("hub.polling", error=type(err).__name__)
+                self._ring_all()
+                self._stopping.wait(_POLL_S)
+
+    def stop(self) -> None:
+        """End the thread and let every waiter go."""
+        self._stopping.set()
+        self._ring_all()
+
+    def _listen(self, events: Subscription) -> None:
+        while not self._stopping.is_set():
+            message = events.next(_POLL_S)
+            if message is not None:
+                self._ring(message["event"]["video_id"])
+
+    def _ring(self, video_id: str) -> None:
+        with self._lock:
+            waiting = tuple(self._watches.get(video_id, ()))
+        for watch in waiting:
+            watch.ring()
+
+    def _ring_all(self) -> None:
+        with self._lock:
+            waiting = [watch for watches in self._watches.values() for watch in watches]
+        for watch in waiting:
+            watch.ring()
+
+
+class Slot:
+    """A place among the held-open answers; giving it back twice is fine."""
+
+    def __init__(self, hub: Hub, key_id: str) -> None:
+        """Taken by `Hub.hold`."""
+        self._hub = hub
+        self._key_id = key_id
+        self._lock = threading.Lock()
+        self._taken = True
+
+    def release(self) -> None:
+        """Give the place back."""
+        with self._lock:
+            if self._taken:
+                self._taken = False
+                self._hub.release(self._key_id)

@@ -1,0 +1,1 @@
+"""One file per resource; a route parses, makes one call, presents."""
