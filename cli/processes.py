@@ -75,6 +75,19 @@ def db_check() -> None:
     click.echo("The schema is up to date.", err=True)
 
 
+@db.command("admin-key")
+def db_admin_key() -> None:
+    """Make the first admin key if there is none, and print the name of its file."""
+    from shared.jobs.keys import ensure_admin_key
+    from shared.machinery.farm import open_farm
+    from shared.machinery.settings import load_settings
+
+    settings = load_settings()
+    path = settings.data_dir / "admin-key"
+    ensure_admin_key(open_farm(settings), path)
+    click.echo(path)
+
+
 @click.group()
 def ping() -> None:
     """Tell by the exit code whether a process of the farm is well."""

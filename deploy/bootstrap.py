@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from secrets import token_hex
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -209,6 +210,24 @@ def check(extras: str, _rest: list[str]) -> int:
     return 0
 
 
+def secrets(_extras: str, _rest: list[str]) -> int:
+    """Write the secrets of docker-compose.yml, once; what is there stays."""
+    folder = ROOT / "secrets"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    password = keep(folder / "postgres-password", token_hex(24))
+    keep(folder / "database-url", f"postgresql://wanfarm:{password}@postgres/wanfarm")
+    keep(folder / "secret-key", token_hex(32))
+    return 0
+
+
+def keep(path: Path, text: str) -> str:
+    """Write a secret unless it is there; gives what the file holds."""
+    if not path.exists():
+        path.write_text(text)
+        path.chmod(0o444)  # mounted as it is: the container's user must read it
+    return path.read_text()
+
+
 def clean(_extras: str, _rest: list[str]) -> int:
     """Delete .venv and everything that the farm of this folder keeps."""
     python = VENV / "bin" / "python"
@@ -235,6 +254,7 @@ COMMANDS = {
     "down": down,
     "test": test,
     "check": check,
+    "secrets": secrets,
     "clean": clean,
 }
 
