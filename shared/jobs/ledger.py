@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     ColumnElement,
-    ScalarSelect,
     String,
+    TextClause,
     Update,
     cast,
     func,
@@ -57,7 +57,7 @@ class Write:
 
 def move(
     farm: Farm,
-    video_id: ScalarSelect[str] | str,
+    video_id: TextClause | str,
     old: VideoState,
     new: VideoState,
     write: Write,

@@ -45,7 +45,7 @@ def claim(farm: Farm, offer: scheduling.Offer) -> Claim | None:
     """Take the best waiting video for a group, or None when nothing is due."""
     written = move(
         farm,
-        scheduling.best(offer).scalar_subquery(),
+        scheduling.best(offer),
         QUEUED,
         IN_PROGRESS,
         Write(

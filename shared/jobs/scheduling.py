@@ -1,18 +1,53 @@
 """The choice of the next job for a group: one SELECT whose cost does not grow with history."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Select, case, func, lateral, or_, select, true, values
-from sqlalchemy import String as SqlString
-from sqlalchemy import column as sql_column
-from sqlalchemy.orm import aliased
+from sqlalchemy import TextClause, text
 
-from shared.machinery.tables import Tenant, Video
-from shared.vocabulary.states import VideoState
+# For each tenant and each model of the offer the first rows of the claim index that are due.
+# Among these: priority, the tenant that has used least, the warm model, the oldest. More than one
+# candidate is looked up and locked, so that parents that claim at once do not fight for one row.
+#
+# States stand in the text and not in parameters: only then can a partial index be proven to fit.
+_BEST: Final = """
+(SELECT chosen.id
+   FROM (SELECT head.id, row_number() OVER (
+                  ORDER BY head.priority DESC, tenants.share, head.model <> :warm, head.id) AS place
+           FROM tenants
+          CROSS JOIN unnest(CAST(:models AS text[])) AS offered (model)
+          CROSS JOIN LATERAL (
+                SELECT id, priority, model
+                  FROM videos
+                 WHERE tenant = tenants.name AND model = offered.model AND state = 'queued'
+                   AND run_after <= now()
+                   AND (start_by IS NULL OR start_by > now())
+                   AND (finish_by IS NULL OR finish_by > now())
+                   AND (group_wanted IS NULL OR group_wanted = :group)
+                 ORDER BY priority DESC, id
+                 LIMIT 16) AS head
+          ORDER BY place
+          LIMIT 16) AS best
+   JOIN videos AS chosen ON chosen.id = best.id AND chosen.state = 'queued'
+  ORDER BY best.place
+  LIMIT 1
+    FOR UPDATE OF chosen SKIP LOCKED)
+"""
 
-# More than one per tenant and model, so that parents claiming at once do not fight for one row.
-_CANDIDATES: Final = 16
+_DUE: Final = """
+SELECT known.model, least(count(*), :most) AS due
+  FROM unnest(CAST(:models AS text[])) AS known (model)
+ CROSS JOIN tenants
+ CROSS JOIN LATERAL (
+       SELECT 1
+         FROM videos
+        WHERE tenant = tenants.name AND model = known.model AND state = 'queued'
+          AND run_after <= now()
+          AND (start_by IS NULL OR start_by > now())
+          AND (finish_by IS NULL OR finish_by > now())
+        LIMIT :most) AS waiting
+ GROUP BY known.model
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,47 +61,13 @@ class Offer:
     warm_model: str | None = None
 
 
-def best(offer: Offer) -> Select[str]:
-    """Find and lock the id of the job to run next.
-
-    For each tenant and each model of the offer the first rows of the claim index that are due;
-    among these: priority, the tenant that has used least, the warm model, the oldest.
-    """
-    models = values(sql_column("model", SqlString), name="offered").data(
-        [(m,) for m in offer.models]
-    )
-    waiting, chosen = aliased(Video), aliased(Video)
-    head = lateral(
-        select(waiting.id)
-        .where(
-            waiting.tenant == Tenant.name,
-            waiting.model == models.c.model,
-            waiting.state == VideoState.QUEUED,
-            *is_due(waiting),
-            or_(waiting.group_wanted.is_(None), waiting.group_wanted == offer.group),
-        )
-        .order_by(waiting.priority.desc(), waiting.id)
-        .limit(_CANDIDATES)
-        .correlate(Tenant, models)
-    )
-    warm: ColumnElement[Any] = case((chosen.model == offer.warm_model, 0), else_=1)
-    return (
-        select(chosen.id)
-        .select_from(Tenant)
-        .join(models, onclause=true())
-        .join(head, onclause=true())
-        .join(chosen, chosen.id == head.c.id)
-        .where(chosen.state == VideoState.QUEUED)
-        .order_by(chosen.priority.desc(), Tenant.share, warm, chosen.id)
-        .limit(1)
-        .with_for_update(of=chosen, skip_locked=True)
+def best(offer: Offer) -> TextClause:
+    """Phrase the subquery that finds and locks the id of the job to run next."""
+    return text(_BEST).bindparams(
+        models=list(offer.models), warm=offer.warm_model or "", group=offer.group
     )
 
 
-def is_due(video: type[Video]) -> tuple[ColumnElement[bool], ...]:
-    """The conditions under which a waiting row may start now."""
-    return (
-        video.run_after <= func.now(),
-        or_(video.start_by.is_(None), video.start_by > func.now()),
-        or_(video.finish_by.is_(None), video.finish_by > func.now()),
-    )
+def due(models: tuple[str, ...], most: int) -> TextClause:
+    """Phrase the count of due videos per model, no further than `most`."""
+    return text(_DUE).bindparams(models=list(models), most=most)

@@ -3,16 +3,12 @@
 import random
 import threading
 
-from sqlalchemy import String, column, func, lateral, literal, select, true, values
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import lifecycle
-from shared.jobs.scheduling import is_due
+from shared.jobs import lifecycle, scheduling
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
-from shared.machinery.tables import Tenant, Video
 from shared.vocabulary.catalog import MODELS
-from shared.vocabulary.states import VideoState
 
 _MOST_RINGS = 64
 
@@ -31,27 +27,9 @@ def ring_again(farm: Farm) -> int:
 
 def due_by_model(farm: Farm) -> dict[str, int]:
     """Count the due videos of each model, no further than is worth ringing for."""
-    models = values(column("model", String), name="known").data([(model,) for model in MODELS])
-    due = lateral(
-        select(literal(1).label("one"))
-        .where(
-            Video.tenant == Tenant.name,
-            Video.model == models.c.model,
-            Video.state == VideoState.QUEUED,
-            *is_due(Video),
-        )
-        .limit(_MOST_RINGS)
-        .correlate(Tenant, models)
-    )
-    statement = (
-        select(models.c.model, func.least(func.count(), _MOST_RINGS))
-        .select_from(models)
-        .join(Tenant, true())
-        .join(due, true())
-        .group_by(models.c.model)
-    )
     with farm.db.connect() as db:
-        return {row[0]: row[1] for row in db.execute(statement).all()}
+        rows = db.execute(scheduling.due(tuple(MODELS), _MOST_RINGS)).all()
+    return {row[0]: row[1] for row in rows}
 
 
 def tick(farm: Farm) -> None:

@@ -1,0 +1,1 @@
+"""Each figure the project quotes, with the command that repeats it."""

@@ -1,0 +1,114 @@
+"""The cost of a claim when the queue is long and the history longer: `python -m bench.claim`."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import create_engine, text
+
+from cli import embedded
+from cli.supervisor import spawn
+from shared.jobs import lifecycle
+from shared.jobs.scheduling import Offer, best
+from shared.machinery.database import upgrade
+from shared.machinery.farm import Farm, open_farm
+from shared.machinery.settings import load_settings
+from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.spec import GenerationSpec
+
+_OFFER = Offer("g0", "bench", 1, tuple(MODELS), "wan2.2-t2v-a14b")
+
+_FILL = """
+INSERT INTO videos (id, tenant, key_id, key_name, state, attempt, seq, attempts_left, model, spec,
+  asked, tokens, priority, metadata, warnings, created_at, run_after, started_at, completed_at,
+  expires_in_s, progress, result)
+SELECT 'video_' || to_char(:first + n, 'FM00000000000000000000000000'),
+  'tenant-' || n % :tenants, 'benchkey', 'bench', :state, 0, 1, 3,
+  (ARRAY['wan2.2-t2v-a14b', 'wan2.2-i2v-a14b', 'wan2.2-ti2v-5b'])[1 + n % 3], CAST(:spec AS jsonb),
+  '{prompt}', 75600, n % 3 - 1, '{}', '[]', now(), now(), NULL,
+  CASE WHEN :final THEN now() END, 604800, 0, CASE WHEN :final THEN '{}'::jsonb END
+FROM generate_series(1, :rows) AS n
+"""
+
+
+@click.command()
+@click.option("--finished", default=1_000_000, show_default=True, help="Rows of history.")
+@click.option("--waiting", default=50_000, show_default=True, help="Rows in the queue.")
+@click.option("--tenants", default=20, show_default=True, help="Parties that share the farm.")
+@click.option("--claims", default=300, show_default=True, help="Claims to time.")
+def main(finished: int, waiting: int, tenants: int, claims: int) -> None:
+    """Fill a database of its own, show the plan of the claim, and time claims."""
+    with _database() as url:
+        upgrade(url)
+        farm = open_farm(load_settings(DATABASE_URL=url))
+        _fill(url, finished, waiting, tenants)
+        _show_plan(farm)
+        _time(farm, claims)
+        farm.close()
+
+
+@contextmanager
+def _database() -> Generator[str]:
+    """Run a Postgres of our own, so that nothing else is measured or touched."""
+    with tempfile.TemporaryDirectory(prefix="wanfarm-bench-") as state:
+        home = embedded.open_home(Path(state), load_settings().embedded_user)
+        service = embedded.prepare_postgres(home, durable=True)
+        with (Path(state) / "postgres.log").open("wb") as log:
+            process = spawn(service.program, log)
+        try:
+            deadline = time.monotonic() + 30
+            while not embedded.postgres_ready(service, process.pid):
+                assert time.monotonic() < deadline, "Postgres did not start"
+            yield service.url.replace("postgresql://", "postgresql+psycopg://", 1)
+        finally:
+            process.terminate()
+            process.wait(30)
+            embedded.discard(Path(state))
+
+
+def _fill(url: str, finished: int, waiting: int, tenants: int) -> None:
+    spec = GenerationSpec(model="wan2.2-t2v-a14b", prompt="x", width=1280, height=720, seed=1)
+    engine = create_engine(url)
+    with engine.begin() as db:
+        names = "INSERT INTO tenants (name) SELECT 'tenant-' || n FROM generate_series(0, :n) AS n"
+        db.execute(text(names), {"n": tenants - 1})
+        for first, rows, state in ((0, finished, "completed"), (finished, waiting, "queued")):
+            values: dict[str, Any] = {"first": first, "rows": rows, "state": state}
+            values |= {"tenants": tenants, "spec": spec.model_dump_json()}
+            db.execute(text(_FILL), values | {"final": state == "completed"})
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(text("VACUUM ANALYZE"))
+    engine.dispose()
+    print(f"{finished} finished and {waiting} waiting rows of {tenants} tenants")
+
+
+def _show_plan(farm: Farm) -> None:
+    with farm.db.connect() as db:
+        offer = best(_OFFER)
+        explain = text(f"EXPLAIN (COSTS OFF) {offer.text}")
+        plan = [row[0] for row in db.execute(explain, offer.compile().params)]
+    print("\n".join(plan))
+    print(f"uses the claim index: {any('videos_claim' in line for line in plan)}")
+
+
+def _time(farm: Farm, claims: int) -> None:
+    took_ms: list[float] = []
+    for _ in range(claims):
+        began = time.perf_counter()
+        claimed = lifecycle.claim(farm, _OFFER)
+        took_ms.append((time.perf_counter() - began) * 1000)
+        assert claimed is not None
+    quantiles = statistics.quantiles(took_ms, n=100)
+    print(
+        f"{claims} claims: p50 {quantiles[49]:.2f} ms, p95 {quantiles[94]:.2f} ms, "
+        f"max {max(took_ms):.2f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
