@@ -192,6 +192,13 @@ class Supervisor:
                 self._halt([self.children[name]])
         self._halt(list(self.children.values()))
 
+    def close(self) -> None:
+        """Give back what waiting needs; nothing runs any more."""
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        self._wake.close()
+        self._woken.close()
+
     def _halt(self, children: list[Child]) -> None:
         running = [child for child in children if child.process]
         for child in running:

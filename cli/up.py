@@ -123,6 +123,7 @@ def _serve(plan: Plan) -> None:
     finally:
         terminal("farm", "stopping; Ctrl-C again kills")
         supervisor.stop(STOP_ORDER)
+        supervisor.close()
         plan.local.forget()
         terminal("farm", "stopped")
 
