@@ -16,7 +16,7 @@ from diffusers import (
 )
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
-from mini.weights import give_character, give_time, shape_picture
+from mini.weights import give_time, shape_picture
 from shared.vocabulary.catalog import MODELS, Model
 
 SEED = 22
@@ -122,7 +122,6 @@ def _transformer(model: Model, vae: AutoencoderKLWan) -> WanTransformer3DModel:
         rope_max_seq_len=128,
     ).eval()
     give_time(transformer)
-    give_character(transformer)
     return transformer
 
 

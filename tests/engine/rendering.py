@@ -1,7 +1,11 @@
 """How the tests ask for a small video, and what they look at afterwards."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
 
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.spec import GenerationSpec, ImageRef, ParallelPlan
@@ -26,6 +30,13 @@ def small(model: str = "wan-mini-t2v", **fields: object) -> GenerationSpec:
         "seed": 1,
     }
     return GenerationSpec.model_validate({"model": model} | given | fields)
+
+
+def decoded(path: Path, width: int, height: int) -> np.ndarray:
+    """The pictures of a file, [n, H, W, 3]."""
+    argv = [get_ffmpeg_exe(), "-loglevel", "error", "-i", path, "-f", "rawvideo"]
+    raw = subprocess.run([*argv, "-pix_fmt", "rgb24", "-"], capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
 class Render:

@@ -11,7 +11,7 @@ import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from shared.vocabulary.spec import FailureKind
-from tests.engine.rendering import Render, small
+from tests.engine.rendering import Render, decoded, small
 from worker.engine import mp4
 from worker.engine.faults import EngineFault
 
@@ -27,12 +27,6 @@ def write(pictures, path, before=lambda _: None):
         before(file)
         for _ in range(100):
             file.write(pictures)
-
-
-def decoded(path, width, height):
-    argv = [get_ffmpeg_exe(), "-loglevel", "error", "-i", path, "-f", "rawvideo"]
-    raw = subprocess.run([*argv, "-pix_fmt", "rgb24", "-"], capture_output=True, check=True).stdout
-    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
 def atoms(path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.vocabulary.spec import ParallelPlan
+from shared.vocabulary.spec import FailureKind, ParallelPlan
 from tests.engine.ranks import Rank, job, load
 from tests.engine.rendering import small
 from worker.ranks.messages import Cancel, Done, Failed, Hello, Loaded, Step, Stop, Stopped
@@ -11,16 +11,21 @@ PAIR = ParallelPlan(ranks=2, cfg=2)
 SOLO = ParallelPlan(ranks=2)
 
 
-@pytest.fixture(scope="module")
-def pair(models, tmp_path_factory):
+def start(models, scratch):
     """Two ranks with the text-to-video miniature."""
-    scratch = tmp_path_factory.mktemp("pair")
     ranks = [Rank(number, 2, scratch) for number in range(2)]
     for rank in ranks:
         rank.hear(Hello)
         rank.say(load("wan-mini-t2v", models / "wan-mini-t2v", ranks=2))
     for rank in ranks:
         assert isinstance(rank.hear(), Loaded)
+    return ranks
+
+
+@pytest.fixture(scope="module")
+def pair(models, tmp_path_factory):
+    """Two ranks that live through all tests of this file and leave politely."""
+    ranks = start(models, tmp_path_factory.mktemp("pair"))
     yield ranks
     for rank in ranks:
         rank.say(Stop())
@@ -72,3 +77,16 @@ def test_a_plan_for_two_branches_without_guidance_is_refused_by_both(pair, tmp_p
 
     assert failed.kind == pair[1].hear(Failed).kind == "bad_input"
     assert isinstance(ask(pair, job(small(), PAIR, tmp_path / "after.mp4")), Done)
+
+
+def test_a_rank_that_loses_the_other_says_so(models, tmp_path):
+    pair = start(models, tmp_path)
+    try:
+        ask(pair, job(small(steps=100), PAIR, tmp_path / "out.mp4"), Step)
+
+        pair[1].process.kill()
+
+        assert pair[0].hear(Failed).kind is FailureKind.COLLECTIVE
+    finally:
+        for rank in pair:
+            rank.end()

@@ -39,6 +39,7 @@ class Ranks:
                 rank=seat.rank,
                 world_size=seat.ranks,
                 timeout=_TIMEOUT,
+                device_id=torch.device(seat.device) if cuda else None,
             )
             self._pair = dist.new_group([0, 1])  # called by all ranks, also those that stay out
         except (RuntimeError, ValueError) as error:
