@@ -1,5 +1,6 @@
 """What a farm on one machine is made of, and the order in which its parts come up."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -70,6 +71,7 @@ class Plan:
             "device": "cpu" if self.models[0] in MINIATURES else "cuda",
             "group": "cpu0" if self.models[0] in MINIATURES else "g0",
             "drain_s": str(_DRAIN_S),
+            "api_processes": "1",
         }
         given = self.settings.model_fields_set
         changes = {variable_of(name): value for name, value in wanted.items() if name not in given}
@@ -93,6 +95,7 @@ class Stack:
         self._plan = plan
         self._supervisor = supervisor
         self._environment = plan.environment()
+        self._home: embedded.Home | None = None  # set while Postgres is embedded
         self._versions: list[str] = []
         self._stage = "services"
 
@@ -109,18 +112,18 @@ class Stack:
         missing = self._plan.missing_miniatures() if self._plan.with_worker else []
         builder = self._start_builder(missing) if missing else None
         self._start_services()
-        self._supervisor.run_to_end(self._program("schema", "db", "upgrade"), within=60)
+        self._prepare_database()
         self._enter("farm")
         api = self._supervisor.start(self._program("api", "api"))
-        self._supervisor.start(self._program("upkeep", "upkeep", "run"))
         if builder:
             self._finish(builder)
         if self._plan.with_worker:
             self._start_worker()
-        link = login_link(self._plan.url, self._plan.local)
         self._supervisor.wait_ready(api, self._api_answers, within=60)
+        # last, because it is in nobody's way to a first video
+        self._supervisor.start(self._program("upkeep", "upkeep", "run"))
         self._enter("ready")
-        self._greet(link)
+        self._greet()
 
     def publish(self) -> None:
         """Tell other commands how the farm stands."""
@@ -157,6 +160,7 @@ class Stack:
         if not wanted:
             return
         home = embedded.open_home(self._plan.local.root, self._plan.settings.embedded_user)
+        self._home = home if "database_url" not in given else None
         waiting: list[tuple[Child, Callable[[], bool]]] = []
         for field, name, prepare, ready in wanted:
             service = prepare(home)
@@ -166,6 +170,19 @@ class Stack:
             self._versions.append(f"{name} {service.version}")
         for child, is_ready in waiting:
             self._supervisor.wait_ready(child, is_ready, within=30)
+
+    def _prepare_database(self) -> None:
+        """Bring schema and admin key up to date, unless this very cluster is known to be."""
+        versions = Path(__file__).parent.parent / "migrations" / "versions"
+        known = json.dumps([self._versions, sorted(path.name for path in versions.glob("*.py"))])
+        mark = self._home.path / "prepared" if self._home else None
+        key = self._plan.local.admin_key
+        if mark and mark.exists() and mark.read_text() == known and key.exists():
+            return
+        for words in (("db", "upgrade"), ("db", "admin-key")):
+            self._supervisor.run_to_end(self._program("schema", *words), within=60)
+        if mark:
+            embedded.write_private(mark, known)
 
     def _remember(self, field: str, url: str) -> None:
         """Hand a URL with its password on by file, so that it shows in no environment."""
@@ -200,11 +217,15 @@ class Stack:
         host, _, port = self._plan.url.removeprefix("http://").rpartition(":")
         return http_status(host, int(port), "/readyz") == HTTPStatus.OK
 
-    def _greet(self, link: str) -> None:
+    def _greet(self) -> None:
+        local = self._plan.local
+        link = "`wanfarm login-url` prints a one-time link"
+        if sys.stdout.isatty():  # a log is no place for it
+            link = f"{login_link(self._plan.url, local)} (one use, 5 minutes)"
         for line in (
-            f"ready at {self._plan.url}, data in {self._plan.local.root}",
-            f"dashboard {link} (one use, 5 minutes)",
-            f"admin key in {self._plan.local.admin_key}; wanfarm reads it by itself",
+            f"ready at {self._plan.url}, data in {local.root}",
+            f"dashboard: {link}",
+            f"admin key in {local.admin_key}; wanfarm reads it by itself",
             "Ctrl-C stops the farm",
         ):
             terminal("farm", line)
