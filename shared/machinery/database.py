@@ -18,6 +18,7 @@ _SESSION = {
     "statement_timeout": "3000",
     "lock_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
+    "plan_cache_mode": "force_custom_plan",  # a generic plan cannot use a partial index
 }
 
 

@@ -1,0 +1,140 @@
+"""A farm of processes: worker parents with their ranks, started and killed like any program."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from shared.jobs import intake, keys, queries
+from shared.machinery.farm import Farm
+from shared.machinery.settings import Settings, child_environment, variable_of
+from shared.vocabulary.spec import Delivery, GenerationSpec
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"model": "wan-mini-t2v", "prompt": "a ball", "width": 64, "height": 64, "frames": 5}
+
+
+def environment(settings: Settings, **changes: object) -> dict[str, str]:
+    """The settings as a child process reads them."""
+    values = settings.model_dump() | changes
+    texts = {variable_of(name): _text(value) for name, value in values.items() if value is not None}
+    return child_environment(**texts, PYTHONPATH=str(ROOT))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+@dataclass
+class Worker:
+    """One started parent."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def leave(self, within: float = 60) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(within)
+
+    def ranks(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").parent.parent
+        pids = [p.read_text() for p in children.glob("*/children")]
+        return [int(pid) for text in pids for pid in text.split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@dataclass
+class House:
+    """What a farm test does to its farm."""
+
+    farm: Farm
+    key_id: str
+    tmp_path: Path
+    workers: list[Worker] = field(default_factory=list)
+
+    def start(self, **changes: object) -> Worker:
+        log = self.tmp_path / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker.app"],
+                env=environment(self.farm.settings, **changes),
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+            )
+        self.workers.append(Worker(process, log))
+        return self.workers[-1]
+
+    def submit(self, delivery: Delivery | None = None, **fields: object) -> str:
+        spec = GenerationSpec.model_validate(SMALL | {"seed": 7, "steps": 2} | fields)
+        order = intake.Order(
+            "default", self.key_id, "test", spec, delivery or Delivery(), tuple(fields)
+        )
+        return intake.submit(self.farm, order).video_id
+
+    def row(self, video_id: str) -> dict:
+        row = queries.one(self.farm, video_id, None)
+        assert row is not None
+        return row
+
+    def state(self, video_id: str) -> str:
+        return self.row(video_id)["state"]
+
+    def step(self, video_id: str) -> int:
+        return (self.row(video_id)["detail"] or {}).get("step", 0)
+
+    def history(self, video_id: str) -> list[str]:
+        events = queries.events(self.farm, video_id)
+        assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+        return [event["to"] for event in events if event["type"] == "state"]
+
+    def results(self, video_id: str) -> list[Path]:
+        return sorted(self.farm.storage.path(f"videos/{video_id}").rglob("*.mp4"))
+
+    def end(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                ranks = worker.ranks()
+                worker.kill()
+                for pid in filter(is_alive, ranks):
+                    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def house(farm: Farm, checkpoints: Path, tmp_path: Path) -> Iterator[House]:
+    key_id, _ = keys.create(farm, "test", "admin")
+    built = House(farm, key_id, tmp_path)
+    yield built
+    built.end()
+
+
+@pytest.fixture
+def completes(house: House, eventually: Callable[..., object]) -> Callable[..., dict]:
+    """Wait until a video has completed, and give its row."""
+
+    def wait(video_id: str, within: float = 60) -> dict:
+        eventually(lambda: house.row(video_id)["completed_at"], within=within)
+        row = house.row(video_id)
+        assert row["state"] == "completed", (row["error"], house.workers[-1].log.read_text())
+        return row
+
+    return wait
