@@ -201,7 +201,7 @@ def check(extras: str, _rest: list[str]) -> int:
     setup(extras, [])
     failed = []
     for name, *words in LINTERS:
-        say(" ".join([name, *words[:1]]))
+        say(f"{name} {words[0]}" if words and not words[0].startswith("-") else name)
         program = str(VENV / "bin" / name)
         if subprocess.run([program, *words], check=False).returncode:
             failed.append(name)
