@@ -65,10 +65,7 @@ def demo() -> None:
         facts = _tour(plan.local, process)
         if stays:
             _invite(plan.local, facts, ours=process is not None)
-            if process:
-                process.wait()
-    except KeyboardInterrupt:
-        click.echo("\nstopping ...")
+            _await_interrupt(process)
     finally:
         if process:
             _stop(process)
@@ -238,6 +235,16 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
             continue
         return
     process.wait(30)
+
+
+def _await_interrupt(process: "subprocess.Popen[bytes] | None") -> None:
+    """Leave our farm running until Ctrl-C, or until somebody else stops it."""
+    if process is None:
+        return
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        click.echo("\nstopping ...")
 
 
 def _invite(local: Local, facts: dict[str, Any], *, ours: bool) -> None:
