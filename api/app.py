@@ -7,12 +7,15 @@ from flask import Flask
 from api.plumbing import errors, headers
 from api.plumbing.hub import Hub
 from api.plumbing.metrics import Metrics
+from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
+from api.routes import content, videos
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import open_farm
 from shared.machinery.logs import configure
 from shared.machinery.settings import ConfigurationError, Settings, load_settings
 
+ENDPOINTS: Final = (*videos.ENDPOINTS, *content.ENDPOINTS)
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _FORM_PARTS: Final = 256  # bracket keys need many
 
@@ -36,6 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_FORM_PARTS"] = _FORM_PARTS
     app.url_map.merge_slashes = False  # `//` is not found, never a redirect
     headers.install(app)
+    register(app, ENDPOINTS)
     errors.install(app)
     start_threads(app)
     return app

@@ -52,7 +52,7 @@ def _is_allowed_host() -> bool:
     settings = farm().settings
     named = _PORT.sub("", request.host)
     public = _PORT.sub("", urlsplit(settings.public_url or "").netloc)
-    return named in {public, *settings.allowed_hosts}
+    return bool(named) and named in {public, *settings.allowed_hosts}
 
 
 def _finish(response: Response) -> Response:

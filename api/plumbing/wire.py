@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from flask import Response
 from pydantic import BaseModel
@@ -20,3 +20,13 @@ def json_response(
 ) -> Response:
     """Answer with JSON."""
     return Response(to_json(value), status, headers, mimetype="application/json")
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether a parsed value is a JSON object."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Tell whether a parsed value is a JSON array."""
+    return isinstance(value, list)

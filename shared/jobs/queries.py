@@ -52,6 +52,26 @@ def one(farm: Farm, video_id: str, tenant: str | None) -> Values | None:
     return dict(row) | {"attempts": attempts(farm, video_id)}
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The least that tells whether a video moved on."""
+
+    seq: int
+    state: VideoState
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more will happen."""
+        return self.state.is_final
+
+
+def standing(farm: Farm, video_id: str) -> Standing | None:
+    """Read where a video stands; None when it is gone."""
+    with farm.db.connect() as db:
+        row = db.execute(select(Video.seq, Video.state).where(Video.id == video_id, _ALIVE)).first()
+    return Standing(row.seq, VideoState(row.state)) if row else None
+
+
 def attempts(farm: Farm, video_id: str) -> list[Values]:
     """Read all tries at a video, first to last."""
     statement = (

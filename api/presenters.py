@@ -1,0 +1,239 @@
+"""From a row to a video object: the only place that shapes a job's JSON."""
+
+from datetime import datetime
+from typing import Any, Final
+
+from api.plumbing.links import base_url, signed_query
+from api.plumbing.schemas import (
+    AttemptError,
+    AttemptObject,
+    Eta,
+    JobError,
+    QueuePlace,
+    ResultObject,
+    Urls,
+    VideoObject,
+    VideoPage,
+    Warned,
+)
+from shared.jobs import groups, queries
+from shared.jobs.ledger import Values
+from shared.machinery.farm import Farm
+from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.errors import JOB_CODES
+from shared.vocabulary.spec import FailureKind
+
+_PRIOR_RUN_S: Final = 60.0  # before any video of a model has completed
+_POLL_MS: Final = (500, 5000)
+_RETRYABLE: Final = frozenset(JOB_CODES[kind] for kind in FailureKind if kind.retryable)
+_DETAIL: Final = (
+    "phase", "step", "steps", "switch_step", "expert", "cached", "step_s", "updated_at",
+)  # fmt: skip
+
+
+def video(farm: Farm, row: Values) -> VideoObject:
+    """Show one video, with its attempts, its place and when it may end."""
+    return _video(row, queue=_queue(farm, row), eta=_eta(farm, row))
+
+
+def page(found: queries.Page) -> VideoPage:
+    """Show a page of videos; what needs a look of its own per video is null here."""
+    videos = [_video(row, queue=None, eta=None) for row in found.rows]
+    return VideoPage(
+        data=videos,
+        first_id=videos[0].id if videos else None,
+        last_id=videos[-1].id if videos else None,
+        has_more=found.has_more,
+    )
+
+
+def poll_after_ms(farm: Farm, row: Values) -> int:
+    """Advise how long to wait between polls: a twentieth of what is probably left."""
+    run_s = queries.run_seconds(farm, row["model"]) or _PRIOR_RUN_S
+    least, most = _POLL_MS
+    return int(min(most, max(least, run_s * (1 - row["progress"] / 100) / 20 * 1000)))
+
+
+def unix(moment: datetime | None) -> int | None:
+    """Write a moment as whole seconds."""
+    return None if moment is None else int(moment.timestamp())
+
+
+def _video(row: Values, *, queue: QueuePlace | None, eta: Eta | None) -> VideoObject:
+    spec: Values = row["spec"]
+    tries: list[Values] | None = row.get("attempts")
+    report = _report(tries)
+    return VideoObject(
+        id=row["id"],
+        model=row["model"],
+        status=row["state"],
+        progress=row["progress"],
+        created_at=int(row["created_at"].timestamp()),
+        completed_at=unix(row["completed_at"]),
+        expires_at=unix(row["expires_at"]),
+        seconds=f"{(spec['frames'] - 1) / spec['fps']:g}",
+        size=f"{spec['width']}x{spec['height']}",
+        prompt=spec["prompt"],
+        remixed_from_video_id=row["remixed_from"],
+        error=_error(row["error"]),
+        url=_signed(row),
+        quality=quality(row),
+        fps=spec["fps"],
+        num_frames=spec["frames"],
+        duration_s=round(spec["frames"] / spec["fps"], 4),
+        inference_time_s=_inference_s(report),
+        peak_memory_mb=_peak_mb(report),
+        spec={name: value for name, value in spec.items() if name != "prompt"},
+        started_at=unix(row["started_at"]),
+        cancel_requested_at=unix(row["cancel_requested_at"]),
+        priority=row["priority"],
+        key=row["key_name"],
+        tenant=row["tenant"],
+        metadata=row["metadata"],
+        start_by=unix(row["start_by"]),
+        finish_by=unix(row["finish_by"]),
+        warnings=[Warned.model_validate(one) for one in row["warnings"]],
+        queue=queue,
+        eta=eta,
+        progress_detail=_detail(row),
+        attempts=None if tries is None else [_attempt(one) for one in tries],
+        timings=_timings(row, report),
+        gpu_seconds=None if tries is None else queries.gpu_seconds(tries),
+        result=_result(row),
+        urls=_urls(row),
+    )
+
+
+def quality(row: Values) -> str:
+    """Name the preset that a request asked for, read off what it filled in."""
+    if "quality" not in row["asked"]:
+        return "standard"
+    spec: Values = row["spec"]
+    draft = max(1, MODELS[row["model"]].steps // 2)
+    if "steps" not in row["asked"] and spec["steps"] == draft:
+        return "draft"
+    return "high" if spec["cache"] == "off" and "cache" not in row["asked"] else "standard"
+
+
+def has_files(row: Values) -> bool:
+    """Tell whether the result can still be fetched."""
+    return row["result"] is not None and not row["result"].get("expired")
+
+
+def _error(error: Values | None) -> JobError | None:
+    if error is None:
+        return None
+    return JobError(
+        code=error["code"],
+        message=error["message"],
+        retryable=error["code"] in _RETRYABLE,
+        attempt=error.get("attempt"),
+    )
+
+
+def _queue(farm: Farm, row: Values) -> QueuePlace | None:
+    if row["state"] != "queued":
+        return None
+    waits_on_purpose = row["run_after"] > row["created_at"] and row["attempt"] > 0
+    if waits_on_purpose and row["run_after"] > datetime.now(row["run_after"].tzinfo):
+        reason = "retry_backoff"
+    elif row["model"] in groups.served_models(farm):
+        reason = "waiting_for_group"
+    else:
+        reason = "no_group_for_model"
+    return QueuePlace(position=queries.place(farm, row), reason=reason)
+
+
+def _eta(farm: Farm, row: Values) -> Eta | None:
+    """Expect the end of a running video: by its own steps, else by the model's latest runs."""
+    if row["state"] != "in_progress":
+        return None
+    detail: Values = row["detail"] or {}
+    if detail.get("step_s") and detail.get("phase") == "denoise":
+        left = detail["steps"] - detail["step"]
+        ends = detail["updated_at"] + left * detail["step_s"]
+        return Eta(starts_at=None, completes_at=int(ends), basis="measured")
+    run_s = queries.run_seconds(farm, row["model"])
+    if run_s is None:
+        return None
+    ends = row["started_at"].timestamp() + run_s
+    return Eta(starts_at=None, completes_at=int(ends), basis="interpolated")
+
+
+def _detail(row: Values) -> dict[str, Any] | None:
+    detail: Values | None = row["detail"]
+    if detail is None or row["state"] != "in_progress":
+        return None
+    shown = {name: detail.get(name) for name in _DETAIL}
+    if shown["updated_at"] is not None:
+        shown["updated_at"] = int(shown["updated_at"])
+    return shown
+
+
+def _attempt(one: Values) -> AttemptObject:
+    error = None
+    if one["kind"] is not None:
+        code = JOB_CODES[FailureKind(one["kind"])]
+        error = AttemptError(code=code, message=one["message"] or "")
+    return AttemptObject(
+        n=one["number"],
+        group=one["group_name"],
+        gpus=one["ranks"],
+        started_at=int(one["claimed_at"].timestamp()),
+        ended_at=unix(one["ended_at"]),
+        outcome="lost" if one["kind"] == FailureKind.LOST else one["outcome"],
+        error=error,
+    )
+
+
+def _report(tries: list[Values] | None) -> Values | None:
+    """Find what the attempt that completed the video reported."""
+    return next((one["report"] for one in reversed(tries or []) if one["report"]), None)
+
+
+def _timings(row: Values, report: Values | None) -> dict[str, float] | None:
+    if row["state"] != "completed" or not report:
+        return None
+    phases: dict[str, float] = report.get("phase_seconds", {})
+    queued = (row["started_at"] - row["created_at"]).total_seconds()
+    total = (row["completed_at"] - row["created_at"]).total_seconds()
+    rounded = {name: round(seconds, 3) for name, seconds in phases.items()}
+    return {"queued": round(queued, 3)} | rounded | {"total": round(total, 3)}
+
+
+def _inference_s(report: Values | None) -> float | None:
+    phases: dict[str, float] = (report or {}).get("phase_seconds", {})
+    return round(sum(phases.values()) - phases.get("load", 0.0), 3) if phases else None
+
+
+def _peak_mb(report: Values | None) -> int | None:
+    peak: int | None = (report or {}).get("peak_memory_bytes")
+    return None if peak is None else peak // 2**20
+
+
+def _result(row: Values) -> ResultObject | None:
+    if row["result"] is None:
+        return None
+    return ResultObject.model_validate(
+        {name: row["result"].get(name) for name in ResultObject.model_fields}
+    )
+
+
+def _signed(row: Values) -> str | None:
+    if not has_files(row):
+        return None
+    query = signed_query(row["id"], "video", row["tenant"])
+    return f"{base_url()}/v1/videos/{row['id']}/content?{query}"
+
+
+def _urls(row: Values) -> Urls:
+    own = f"{base_url()}/v1/videos/{row['id']}"
+    content = f"{own}/content" if has_files(row) else None
+    return Urls(
+        self=own,
+        events=f"{own}/events",
+        cancel=f"{own}/cancel",
+        content=content,
+        thumbnail=content and f"{content}?variant=thumbnail",
+        spritesheet=content and f"{content}?variant=spritesheet",
+    )
