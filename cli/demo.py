@@ -60,9 +60,10 @@ def demo() -> None:
     """
     plan = plan_of(port=None, model=None, ranks=None)
     stays = sys.stdout.isatty() and child_environment().get("DEMO") != "exit"
+    steps = _Steps(4)
     process = None if plan.local.is_running() else _start(plan)
     try:
-        facts = _tour(plan.local, process)
+        facts = _tour(steps, plan.local, process)
         if stays:
             _invite(plan.local, facts, ours=process is not None)
             _await_interrupt(process)
@@ -100,9 +101,10 @@ def inspect(path: Path) -> Clip:
     )
 
 
-def _tour(local: Local, process: "subprocess.Popen[bytes] | None") -> dict[str, Any]:
+def _tour(
+    step: "_Steps", local: Local, process: "subprocess.Popen[bytes] | None"
+) -> dict[str, Any]:
     """Go through the steps; each line is printed when what it says has happened."""
-    step = _Steps(4)
     free_gb = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     cores = os.cpu_count()
     step.done("python", f"{platform.python_version()}, {cores} cores, {free_gb:.1f} GB free", "ok")
@@ -295,7 +297,8 @@ class _Steps:
     def done(self, name: str, text: str, result: str | None = None) -> None:
         """Close a step."""
         taken = result or f"{time.monotonic() - self._since:.1f}s"
-        self._since = time.monotonic()
+        if result is None:
+            self._since = time.monotonic()
         head = (
             " " * 16 if name == self._noted else f"[{next(self._numbers)}/{self._total}] {name:<9}"
         )

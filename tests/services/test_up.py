@@ -1,0 +1,120 @@
+"""`wanfarm up` as a person meets it: background, a second start, status, down, a killed one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli import embedded
+from cli.local import Local
+from shared.machinery.settings import child_environment
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def wanfarm(tmp_path):
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "cli.main", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env=child_environment(WANFARM_DATA_DIR=str(tmp_path / "farm")),
+        )
+
+    yield run
+    run("down")
+    embedded.discard(tmp_path / "farm")
+
+
+@pytest.fixture
+def local(tmp_path):
+    return Local(tmp_path / "farm")
+
+
+def pids(local):
+    return [process["pid"] for process in local.facts()["processes"].values()]
+
+
+def alive(pid):
+    return Path(f"/proc/{pid}/exe").exists()
+
+
+def test_a_farm_in_the_background_is_seen_by_status_and_stopped_by_down(wanfarm, local, port):
+    started = wanfarm("up", "-d", "--no-worker", "--port", str(port))
+    assert started.returncode == 0, started.stderr
+    running = pids(local)
+
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    assert f"http://127.0.0.1:{port}  ready" in wanfarm("status").stdout
+    again = wanfarm("up", "--port", str(port))
+    assert (again.returncode, f"http://127.0.0.1:{port}" in again.stdout) == (0, True)
+
+    assert wanfarm("down").returncode == 0
+    assert not any(alive(pid) for pid in running)
+    assert wanfarm("status").returncode == 1
+
+
+def test_the_first_key_opens_the_farm_and_no_output_shows_it(wanfarm, local, port):
+    started = wanfarm("up", "-d", "--no-worker", "--port", str(port))
+    key = Path(local.facts()["admin_key_file"]).read_text().strip()
+
+    headers = {"Authorization": f"Bearer {key}"}
+    listed = httpx.get(f"http://127.0.0.1:{port}/v1/videos", headers=headers)
+
+    assert listed.status_code == 200, listed.text
+    assert local.admin_key.stat().st_mode & 0o777 == 0o600
+    assert key not in started.stdout + started.stderr + local.log.read_text()
+    assert "/login?t=" not in local.log.read_text()
+
+
+def test_a_killed_supervisor_leaves_nothing_and_starts_again(wanfarm, local, port, eventually):
+    wanfarm("up", "-d", "--no-worker", "--port", str(port))
+    running = pids(local)
+
+    os.kill(local.facts()["pid"], signal.SIGKILL)
+
+    eventually(lambda: not any(alive(pid) for pid in running), within=15)
+    assert wanfarm("up", "-d", "--no-worker", "--port", str(port)).returncode == 0
+
+
+def test_a_killed_process_of_the_farm_comes_back(wanfarm, local, port, eventually):
+    wanfarm("up", "-d", "--no-worker", "--port", str(port))
+
+    os.kill(local.facts()["processes"]["api"]["pid"], signal.SIGKILL)
+
+    eventually(lambda: local.facts()["processes"]["api"]["restarts"] == 1, within=15)
+    eventually(lambda: answers(port), within=30)
+
+
+def test_a_taken_port_is_refused_by_the_name_of_its_owner(wanfarm, port):
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", port))
+        squatter.listen()
+
+        refused = wanfarm("up", "--no-worker", "--port", str(port))
+
+    assert refused.returncode == 1
+    assert f"(pid {os.getpid()})" in refused.stderr
+    assert f"--port {port + 1}" in refused.stderr
+
+
+def answers(port):
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
