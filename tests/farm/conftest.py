@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -83,6 +84,23 @@ class House:
             )
         self.workers.append(Worker(process, log))
         return self.workers[-1]
+
+    def serve(self) -> str:
+        """Start the API as `wanfarm api` does; gives its URL."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        log = self.tmp_path / "api.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "api"],
+                env=environment(self.farm.settings, port=port, api_processes=1),
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+            )
+        self.workers.append(Worker(process, log))
+        return f"http://127.0.0.1:{port}"
 
     def submit(self, delivery: Delivery | None = None, **fields: object) -> str:
         spec = GenerationSpec.model_validate(SMALL | {"seed": 7, "steps": 2} | fields)

@@ -1,0 +1,49 @@
+"""The real openai client, old and new, against a whole farm."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from shared.jobs import keys
+from shared.machinery.settings import child_environment
+from tests.farm.conftest import ROOT
+
+REFEREES = ROOT / "tests" / "referees"
+INSTALLED = Path(sys.prefix) / "referees"
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+@pytest.mark.parametrize("client", ["openai-2", "openai-3"])
+def test_the_openai_client_is_at_home(house, eventually, client):
+    package = INSTALLED / client
+    if not package.is_dir():
+        pytest.skip(f"{client} is not installed: `make test` puts it beside the environment")
+    _, key = keys.create(house.farm, "openai", "admin")
+    url = house.serve()
+    house.start()
+    eventually(lambda: answers(url), within=30)
+
+    ran = subprocess.run(
+        [sys.executable, REFEREES / "openai_client.py", url, key],
+        env=child_environment(PYTHONPATH=str(package)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    wanted = (REFEREES / f"{client}.txt").read_text().strip().partition("==")[2]
+    assert json.loads(ran.stdout)["openai"] == wanted
