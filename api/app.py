@@ -1,5 +1,6 @@
 """The composition root of the API: everything one process holds is built here."""
 
+import json
 from typing import Final, cast
 
 from flask import Flask
@@ -7,15 +8,24 @@ from flask import Flask
 from api.plumbing import errors, headers
 from api.plumbing.hub import Hub
 from api.plumbing.metrics import Metrics
+from api.plumbing.openapi import DOCUMENT, document
 from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
-from api.routes import content, videos
+from api.routes import content, events, health, keys, models, operations, unbuilt, videos
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import open_farm
 from shared.machinery.logs import configure
 from shared.machinery.settings import ConfigurationError, Settings, load_settings
 
-ENDPOINTS: Final = (*videos.ENDPOINTS, *content.ENDPOINTS)
+ENDPOINTS: Final = (
+    *videos.ENDPOINTS,
+    *content.ENDPOINTS,
+    *events.ENDPOINTS,
+    *models.ENDPOINTS,
+    *operations.ENDPOINTS,
+    *keys.ENDPOINTS,
+    *health.ENDPOINTS,
+)
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _FORM_PARTS: Final = 256  # bracket keys need many
 
@@ -40,9 +50,16 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # `//` is not found, never a redirect
     headers.install(app)
     register(app, ENDPOINTS)
+    unbuilt.register(app)
+    app.extensions[DOCUMENT] = openapi_text()
     errors.install(app)
     start_threads(app)
     return app
+
+
+def openapi_text() -> str:
+    """Write the OpenAPI document, as /openapi.json and docs/reference have it."""
+    return json.dumps(document(ENDPOINTS), indent=1, ensure_ascii=False) + "\n"
 
 
 def start_threads(app: Flask) -> None:

@@ -67,7 +67,7 @@ def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
     valid = validate(model, fields, lax=body.is_form, before=faults)
     _check_rights(valid, caller)
     limit = farm.settings.max_image_bytes
-    image = None if picture in {None, ""} else read_image(picture, limit=limit)
+    image = read_image(picture, limit=limit) if picture else None
     return Sent(valid, image, named)
 
 

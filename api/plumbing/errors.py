@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 
 from api.plumbing.wire import json_response
 from shared.machinery.logs import logger
-from shared.vocabulary.errors import CODES, RequestRejected, WanfarmError
+from shared.vocabulary.errors import CODES, Code, RequestRejected, WanfarmError
 
 _STUBBORN_S: Final = 60  # clients are not told to retry by themselves after longer waits
 _SERVER_BUSY_S: Final = 5
@@ -39,7 +39,7 @@ def envelope(err: WanfarmError) -> dict[str, Any]:
     return {
         "error": {
             "message": err.message,
-            "type": CODES[err.code].type,
+            "type": _meaning(err).type,
             "code": err.code,
             "param": err.param,
             "request_id": g.get("request_id"),
@@ -51,8 +51,15 @@ def envelope(err: WanfarmError) -> dict[str, Any]:
     }
 
 
-def _ours(err: WanfarmError) -> Response:
+def _meaning(err: WanfarmError) -> Code:
+    """Tell status and type; a name in the body that does not exist makes a bad request."""
     code = CODES[err.code]
+    in_body = isinstance(err, RequestRejected) and code.status == 404
+    return CODES["invalid_value"] if in_body else code
+
+
+def _ours(err: WanfarmError) -> Response:
+    code = _meaning(err)
     response = json_response(envelope(err), code.status)
     wait = err.retry_after_s
     if code.status in {429, 503}:

@@ -66,7 +66,8 @@ def _finish(response: Response) -> Response:
 def _count(response: Response) -> None:
     seconds = time.monotonic() - g.began
     route = request.url_rule.rule if request.url_rule else "none"
-    runtime().metrics.observe(request.method, route, response.status_code, seconds)
+    method = request.method if request.url_rule else "none"
+    runtime().metrics.observe(method, route, response.status_code, seconds)
     log = logger()
     write = log.debug if request.method in {"GET", "HEAD"} else log.info
     write(

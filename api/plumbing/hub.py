@@ -17,14 +17,15 @@ from shared.machinery.feed import EVENTS, Subscription
 from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
 
-_POLL_S: Final = 1.0
+_POLL_S: Final = 1.0  # between looks without Redis
+_LISTEN_S: Final = 0.25  # between looks whether to stop
 
 
 class Watch:
     """One waiter's bell for one video."""
 
     def __init__(self, stopping: threading.Event) -> None:
-        """Begin rung, so that the first wait returns at once."""
+        """Begin silent; whoever watches looks once before the first wait."""
         self._rung = threading.Event()
         self._stopping = stopping
 
@@ -32,10 +33,15 @@ class Watch:
         """Wake the waiter."""
         self._rung.set()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until something may have happened, at most so long. Read Postgres afterwards."""
-        self._rung.wait(max(0.0, seconds))
+    def wait(self, seconds: float) -> bool:
+        """Wait until something may have happened, at most so long; read Postgres afterwards.
+
+        Returns:
+            Whether it was rung.
+        """
+        rung = self._rung.wait(max(0.0, seconds))
         self._rung.clear()
+        return rung
 
     @property
     def over(self) -> bool:
@@ -126,7 +132,7 @@ class Hub(threading.Thread):
 
     def _listen(self, events: Subscription) -> None:
         while not self._stopping.is_set():
-            message = events.next(_POLL_S)
+            message = events.next(_LISTEN_S)
             if message is not None:
                 self._ring(message["event"]["video_id"])
 

@@ -1,6 +1,7 @@
 """The `wanfarm_*` metrics: what this process counted, and the farm as Postgres has it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -8,6 +9,7 @@ from prometheus_client import CollectorRegistry, Histogram, Info, generate_lates
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.plumbing.hub import Hub
 from shared.jobs import queries
@@ -64,12 +66,13 @@ class _FarmGauges(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Read the board once."""
-        board = queries.board(self._farm, None)
-        jobs = GaugeMetricFamily("wanfarm_jobs", "Live videos by state.", labels=["state"])
-        jobs.add_metric(["queued"], board.queued)
-        jobs.add_metric(["in_progress"], board.in_progress)
-        yield jobs
+        """Read the board once; without Postgres the process still tells of itself."""
+        with suppress(SQLAlchemyError):
+            board = queries.board(self._farm, None)
+            jobs = GaugeMetricFamily("wanfarm_jobs", "Live videos by state.", labels=["state"])
+            jobs.add_metric(["queued"], board.queued)
+            jobs.add_metric(["in_progress"], board.in_progress)
+            yield jobs
         streams = GaugeMetricFamily(
             "wanfarm_sse_streams", "Held-open answers of the process that answered this scrape."
         )

@@ -32,7 +32,11 @@ CODES: Final = MappingProxyType(
     )
     | _codes(401, "authentication_error", "missing_key invalid_key")
     | _codes(403, "permission_error", "scope_missing priority_not_allowed csrf_failed link_invalid")
-    | _codes(404, "not_found_error", "not_found video_not_found model_not_found key_not_found")
+    | _codes(
+        404,
+        "not_found_error",
+        "not_found video_not_found model_not_found group_not_found key_not_found",
+    )
     | _codes(409, "conflict_error", "video_not_ready not_cancellable not_queued")
     | _codes(410, "not_found_error", "content_gone")
     | _codes(405, _REQUEST, "method_not_allowed")

@@ -1,0 +1,137 @@
+"""A video's ledger: as JSON pages, and as a stream that resumes without a gap."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from flask import Response, request
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import presenters
+from api.plumbing.hub import Hub
+from api.plumbing.registry import Call, Route, endpoint
+from api.plumbing.runtime import farm, runtime
+from api.plumbing.schemas import EventPage
+from api.plumbing.wire import json_response, to_json
+from api.routes.videos import find
+from shared.jobs import queries
+from shared.jobs.ledger import Values
+from shared.machinery.farm import Farm
+from shared.vocabulary.errors import WanfarmError
+
+_EVENT_ID: Final = re.compile(r"[0-9]{1,9}")
+_HEARTBEAT_S: Final = 15.0
+_LONGEST_S: Final = 900.0
+_BATCH: Final = 500
+
+
+class EventQuery(BaseModel):
+    """Which part of the ledger."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        default=0, description="Events past this id."
+    )
+    limit: Annotated[int, Field(ge=1, le=500)] = Field(default=200, description="Events per page.")
+
+
+@endpoint(
+    Route(
+        method="GET",
+        path="/v1/videos/{video_id}/events",
+        scope="read",
+        summary="Follow a video: a JSON page, or a stream with `Accept: text/event-stream`.",
+        query=EventQuery,
+        returns=EventPage,
+        media=("application/json", "text/event-stream"),
+        errors=("invalid_header", "stream_limit", "too_many_streams"),
+        headers=("Last-Event-ID",),
+    )
+)
+def events(call: Call[EventQuery]) -> Response:
+    """Show what happened to a video, or tell it as it happens."""
+    row = find(call)
+    if "text/event-stream" in request.headers.get("Accept", ""):
+        return _stream(row, call.caller.key_id)
+    query = call.query
+    lines = queries.events(farm(), row["id"], after=query.after, limit=query.limit + 1)
+    shown = lines[: query.limit]
+    last = shown[-1]["id"] if shown else None
+    return json_response(EventPage(data=shown, last_id=last, has_more=len(lines) > query.limit))
+
+
+def _stream(row: Values, key_id: str) -> Response:
+    seen = _last_event_id()
+    if seen is not None and queries.is_over(row["state"]) and seen >= row["seq"]:
+        return Response(status=204)  # stops an EventSource for good
+    slot = runtime().hub.hold(key_id)
+    first: list[str] = ["retry: 2000\n\n"]
+    if seen is None:
+        first.append(_message("snapshot", presenters.video(farm(), row), row["seq"]))
+    story = _Story(farm(), runtime().hub, row["id"], row["seq"] if seen is None else seen)
+    response = Response(_chain(first, story), mimetype="text/event-stream")
+    response.call_on_close(slot.release)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _chain(first: list[str], story: "_Story") -> Iterator[str]:
+    yield from first
+    yield from story.tell()
+
+
+def _last_event_id() -> int | None:
+    sent = request.headers.get("Last-Event-ID")
+    if sent is None:
+        return None
+    if not _EVENT_ID.fullmatch(sent):
+        raise WanfarmError(
+            "invalid_header",
+            f"Last-Event-ID is '{sent[:40]}'. It must be the id of an event. Leave it out to start "
+            "with a snapshot.",
+            param="Last-Event-ID",
+        )
+    return int(sent)
+
+
+@dataclass(slots=True)
+class _Story:
+    """One client's walk along a ledger; holds no connection between two looks."""
+
+    farm: Farm
+    hub: Hub
+    video_id: str
+    told: int  # the newest event that the client has
+
+    def tell(self) -> Iterator[str]:
+        """Give every event once, in order, until the video ends or the time is over."""
+        until = time.monotonic() + _LONGEST_S
+        with self.hub.watching(self.video_id) as watch:
+            while time.monotonic() < until and not watch.over:
+                standing = queries.standing(self.farm, self.video_id)
+                if standing is None:
+                    return
+                yield from self._news()
+                if standing.is_over and self.told >= standing.seq:
+                    yield _message("end", {"status": standing.state.value}, None)
+                    return
+                if self.told >= standing.seq and not watch.wait(_HEARTBEAT_S):
+                    yield ": still here\n\n"
+
+    def _news(self) -> Iterator[str]:
+        lines = queries.events(self.farm, self.video_id, after=self.told, limit=_BATCH)
+        for line in lines:
+            self.told = line["id"]
+            yield _message(line["type"], line, line["id"])
+
+
+def _message(event: str, data: Any, number: int | None) -> str:  # noqa: ANN401 - any JSON
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {event}\ndata: {to_json(data)}\n\n"
+
+
+ENDPOINTS: Final = (events,)

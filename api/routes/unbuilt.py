@@ -1,0 +1,54 @@
+"""What the contract names and this version does not have: refused by name, never a bare 404."""
+
+from typing import Final, NoReturn
+
+from flask import Flask
+
+from shared.vocabulary.errors import WanfarmError
+
+_PATHS: Final = (
+    "POST /v1/videos/edits",
+    "POST /v1/videos/extensions",
+    "POST /v1/videos/characters",
+    "POST /v1/videos/estimate",
+    "PATCH /v1/videos/<video_id>",
+    "POST /v1/videos/<video_id>/promote",
+    "GET /v1/videos/<video_id>/provenance",
+    "GET /v1/videos/<video_id>/log",
+    "GET /v1/events",
+    "POST /v1/groups/<name>/drain",
+    "POST /v1/groups/<name>/resume",
+    "POST /v1/queue/pause",
+    "POST /v1/queue/resume",
+    "PATCH /v1/keys/<key_id>",
+)
+_FAMILIES: Final = ("batches", "webhooks", "files", "loras")
+
+
+def register(app: Flask) -> None:
+    """Hang the refusals into the app; they ask for no key, as they tell nothing."""
+    for line in _PATHS:
+        method, _, path = line.partition(" ")
+        _refuse(app, path, method)
+    for family in _FAMILIES:
+        for path in (f"/v1/{family}", f"/v1/{family}/<path:rest>"):
+            _refuse(app, path, "GET", "POST", "PATCH", "DELETE")
+
+
+def _refuse(app: Flask, path: str, *methods: str) -> None:
+    app.add_url_rule(
+        path,
+        endpoint=f"unbuilt {'+'.join(methods)} {path}",
+        view_func=_unsupported,
+        methods=methods,
+        defaults={"what": path},
+        provide_automatic_options=False,
+    )
+
+
+def _unsupported(what: str, **_path: str) -> NoReturn:
+    raise WanfarmError(
+        "unsupported_feature",
+        f"{what.replace('<', '{').replace('>', '}')} is not part of this version. It is named in "
+        "the contract and may come. See /openapi.json for what there is.",
+    )
