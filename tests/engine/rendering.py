@@ -42,8 +42,8 @@ def decoded(path: Path, width: int, height: int) -> np.ndarray:
 class Render:
     """An engine in this process that loads what a spec needs."""
 
-    def __init__(self, models: Path, picture: Path, scratch: Path) -> None:
-        self._seat = Seat(0, 1, scratch / "rendezvous", "cpu", threads=1)
+    def __init__(self, models: Path, picture: Path, scratch: Path, device: str = "cpu") -> None:
+        self._seat = Seat(0, 1, scratch / "rendezvous", device, threads=1)
         self.engine = Engine(self._seat)
         self.models = models
         self.scratch = scratch

@@ -24,27 +24,29 @@ FLAVOURS = {
 }
 
 
+def set_up_like(spec, models, kept=None, **loading):
+    """diffusers' pipeline of a spec, loaded from the same directory and set up as it says."""
+    kind = WanImageToVideoPipeline if spec.image else WanPipeline
+    kept = {} if kept is None else kept
+    if (kind, spec.model) not in kept:
+        kept[kind, spec.model] = kind.from_pretrained(models / spec.card.directory, **loading)
+    pipe = kept[kind, spec.model]
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = (
+        UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=spec.shift
+        )
+        if spec.sampler == "unipc"
+        else FlowMatchEulerDiscreteScheduler(shift=spec.shift)
+    )
+    return pipe
+
+
 @pytest.fixture(scope="module")
 def pipeline(models):
-    """diffusers' pipeline of a spec, loaded from the same directory and set up as it says."""
+    """`set_up_like`, each pipeline loaded once."""
     kept = {}
-
-    def load(spec):
-        kind = WanImageToVideoPipeline if spec.image else WanPipeline
-        if (kind, spec.model) not in kept:
-            kept[kind, spec.model] = kind.from_pretrained(models / spec.card.directory)
-        pipe = kept[kind, spec.model]
-        pipe.set_progress_bar_config(disable=True)
-        pipe.scheduler = (
-            UniPCMultistepScheduler(
-                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=spec.shift
-            )
-            if spec.sampler == "unipc"
-            else FlowMatchEulerDiscreteScheduler(shift=spec.shift)
-        )
-        return pipe
-
-    return load
+    return lambda spec: set_up_like(spec, models, kept)
 
 
 def ask(pipe, spec, picture, output_type):
