@@ -1,0 +1,128 @@
+"""What people do here: create, cancel, run again, choose a theme. Plain form posts."""
+
+from typing import Final
+
+from flask import Blueprint, make_response, redirect, render_template, request, send_file
+from werkzeug.datastructures import MultiDict
+from werkzeug.wrappers import Response
+
+from api.dashboard import newform
+from api.dashboard.rows import find_row
+from api.dashboard.shell import THEME_COOKIE, THEMES, local_path
+from api.plumbing import asking
+from api.plumbing.auth import check_csrf, require
+from api.plumbing.runtime import farm
+from shared.jobs import groups, intake, lifecycle, queries
+from shared.jobs.keys import Caller
+from shared.jobs.ledger import Values
+from shared.jobs.removal import image_key
+from shared.vocabulary.errors import CODES, Fault, WanfarmError
+from shared.vocabulary.ids import new_id
+from shared.vocabulary.request import Overrides
+
+_YEAR_S: Final = 31_536_000
+
+
+def register(pages: Blueprint) -> None:
+    """Serve the form, the posts, and the images that jobs start from."""
+    pages.add_url_rule("/theme", view_func=choose_theme, methods=["POST"])
+    pages.add_url_rule("/new", view_func=new)
+    pages.add_url_rule("/new", view_func=create, methods=["POST"])
+    pages.add_url_rule("/jobs/<video_id>/cancel", view_func=cancel, methods=["POST"])
+    pages.add_url_rule("/jobs/<video_id>/rerun", view_func=rerun, methods=["POST"])
+    pages.add_url_rule("/jobs/<video_id>/image", view_func=input_image)
+
+
+def choose_theme() -> Response:
+    """Remember a theme in a cookie, so that the next page comes in it at once."""
+    check_csrf(request)
+    answer = redirect(local_path(request.form.get("next")), 303)
+    theme = request.form.get("theme")
+    if theme in THEMES:
+        answer.set_cookie(THEME_COOKIE, theme, max_age=_YEAR_S, samesite="Lax", httponly=True)
+    return answer
+
+
+def new() -> str:
+    """Show the form: empty, filled from a job, or with what was typed for another model."""
+    caller = require(request, "submit")
+    return _form_page(request.args, _source(request.args.get("from"), caller))
+
+
+def create() -> Response:
+    """Queue what the form asks for, or show it again with everything that is wrong."""
+    caller = require(request, "submit")
+    source = _source(request.form.get("from"), caller)
+    if "show_model" in request.form:  # without JavaScript: the same form for another model
+        return make_response(_form_page(MultiDict(request.form), source))
+    try:
+        read = newform.read_form(farm(), request, caller, source)
+        key = request.form.get("form_key", "")[:64]
+        video_id = newform.submit(farm(), caller, read, source, key)
+    except WanfarmError as err:
+        return _refused(err, source)
+    return redirect(f"/jobs/{video_id}", 303)
+
+
+def _refused(err: WanfarmError, source: Values | None) -> Response:
+    typed: MultiDict[str, str] = MultiDict(request.form)
+    faults = newform.faults_of(err)
+    if err.code == "idempotency_key_reused":
+        typed["form_key"] = new_id("form")
+        message = "This form has already made a video. Send it again to make another one."
+        faults = (Fault("", err.code, message),)
+    return make_response(_form_page(typed, source, faults), CODES[err.code].status)
+
+
+def _form_page(
+    values: "MultiDict[str, str]", source: Values | None, faults: tuple[Fault, ...] = ()
+) -> str:
+    served = groups.served_models(farm())
+    form = newform.make_form(farm(), served, values, source, faults)
+    run_s = queries.run_seconds(farm(), form.model.id)
+    return render_template("new.html", form=form, run_s=run_s)
+
+
+def _source(video_id: str | None, caller: Caller) -> Values | None:
+    return find_row(video_id, caller) if video_id else None
+
+
+def cancel(video_id: str) -> Response:
+    """Ask for a job's end; its page then says what became of that."""
+    caller = require(request, "submit")
+    row = find_row(video_id, caller)
+    lifecycle.cancel(farm(), row["id"], by=caller.key_name)
+    return redirect(f"/jobs/{row['id']}", 303)
+
+
+def rerun(video_id: str) -> Response:
+    """Queue the same video again: same seed, same settings, a job of its own."""
+    caller = require(request, "submit")
+    row = find_row(video_id, caller)
+    as_it_was = asking.Sent(Overrides(), None, names_image=False)
+    fields, image = asking.remixed(row, as_it_was)
+    resolved = asking.settle(farm(), fields, image)
+    order = intake.Order(
+        tenant=caller.tenant,
+        key_id=caller.key_id,
+        key_name=caller.key_name,
+        spec=resolved.spec,
+        delivery=resolved.delivery,
+        asked=resolved.asked,
+        warnings=resolved.warnings,
+        remixed_from=row["id"],
+        idempotency_key=request.form.get("idempotency_key", "")[:64] or None,
+        fingerprint=intake.fingerprint(request.path, {}),
+    )
+    return redirect(f"/jobs/{intake.submit(farm(), order).video_id}", 303)
+
+
+def input_image(video_id: str) -> Response:
+    """Send the image that a job starts from."""
+    row = find_row(video_id, require(request, "read"))
+    if row["image_sha256"] is None:
+        raise WanfarmError("not_found", "This job starts from text alone. It has no image.")
+    path = farm().storage.path(image_key(row["image_sha256"])).absolute()
+    answer = send_file(path, mimetype="image/png", etag=row["image_sha256"], conditional=True)
+    answer.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return answer

@@ -1,0 +1,209 @@
+"""Everything that the page of one video shows."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from api.dashboard.stepmap import EXPERT_WORDS, StepMap, draw
+from api.dashboard.timeline import Moment, timeline
+from api.dashboard.views import (
+    Badge,
+    Remaining,
+    badge,
+    detail_of,
+    doing,
+    poster_url,
+    remaining,
+)
+from api.dashboard.words import DASH, duration, number, quoted
+from shared.jobs import queries
+from shared.jobs.ledger import Values
+from shared.machinery.farm import Farm
+from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.spec import GenerationSpec
+from shared.vocabulary.states import Phase, VideoState
+
+_ALL_EVENTS: Final = 2000  # five attempts of a hundred steps, and their phases
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value of a request, and who chose it: asked, default or drawn."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepLine:
+    """One row of the step table."""
+
+    step: int
+    expert: str
+    cond: str
+    uncond: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A video with its history, ready to show."""
+
+    row: Values
+    spec: GenerationSpec
+    badge: Badge
+    is_live: bool
+    attempts_left: int
+    doing: str
+    expert: str | None
+    remaining: Remaining | None
+    place: int | None
+    map: StepMap
+    step_lines: list[StepLine]
+    pace: str
+    timeline: list[Moment]
+    settings: list[Setting]
+    poster: str | None
+    run_s: float | None
+    gpu_seconds: float
+    curl: str
+
+    @property
+    def expired(self) -> bool:
+        """Tell whether the files are gone while the row stays."""
+        result: Values | None = self.row["result"]
+        return bool(result and result.get("expired"))
+
+
+def job_page(farm: Farm, row: Values, base_url: str) -> JobPage:
+    """Gather what belongs to a video; `row` comes from `queries.one`."""
+    state = VideoState(row["state"])
+    spec = GenerationSpec.model_validate(row["spec"])
+    report = _report(row)
+    detail = detail_of(row)
+    source = report or detail
+    return JobPage(
+        row=row,
+        spec=spec,
+        badge=badge(state),
+        is_live=not state.is_final,
+        attempts_left=row["attempts_left"],
+        doing=doing(row) if state is VideoState.IN_PROGRESS else "",
+        expert=EXPERT_WORDS.get(detail.get("expert", "")) if _denoises(row) else None,
+        remaining=remaining(row) if state is VideoState.IN_PROGRESS else None,
+        place=queries.place(farm, row) if state is VideoState.QUEUED else None,
+        map=draw(spec.steps, source, guided=spec.guided),
+        step_lines=_step_lines(source, report),
+        pace=_pace(source, report, detail),
+        timeline=timeline(row, queries.events(farm, row["id"], limit=_ALL_EVENTS)),
+        settings=_settings(row, spec),
+        poster=poster_url(row),
+        run_s=_run_s(row),
+        gpu_seconds=queries.gpu_seconds(row["attempts"]),
+        curl=_curl(spec, base_url),
+    )
+
+
+def _denoises(row: Values) -> bool:
+    live = row["state"] == VideoState.IN_PROGRESS
+    return live and detail_of(row).get("phase") == Phase.DENOISE.value
+
+
+def _report(row: Values) -> Values | None:
+    """The report of the attempt that completed; None while there is none."""
+    reports: list[Values] = [one["report"] for one in row["attempts"] if one["report"]]
+    return reports[-1] if reports else None
+
+
+def _run_s(row: Values) -> float | None:
+    if row["completed_at"] is None or row["started_at"] is None:
+        return None
+    return (row["completed_at"] - row["started_at"]).total_seconds()
+
+
+def _step_lines(source: Values, report: Values | None) -> list[StepLine]:
+    """The drawing's data as a table, with seconds once the attempt has reported them."""
+    costs: list[Values] = report["steps"] if report else []
+    seconds: dict[int, float] = {one["step"]: one["seconds"] for one in costs}
+    pattern: dict[str, dict[str, str]] = source.get("pattern") or {}
+    lines: list[StepLine] = []
+    for expert in ("high", "single", "low"):
+        lanes = pattern.get(expert, {})
+        cond, uncond = lanes.get("cond", ""), lanes.get("uncond", "")
+        for index in range(max(len(cond), len(uncond))):
+            step = len(lines) + 1
+            lines.append(
+                StepLine(step, expert, _word(cond, index), _word(uncond, index), seconds.get(step))
+            )
+    return lines
+
+
+def _word(lane: str, index: int) -> str:
+    return {"X": "computed", "c": "cached"}.get(lane[index : index + 1], DASH)
+
+
+def _pace(source: Values, report: Values | None, detail: Values) -> str:
+    """Say what a step costs, computed and cached apart."""
+    costs: dict[str, list[float]] = {"computed": [], "cached": []}
+    for one in _step_lines(source, report):
+        if one.seconds is not None:
+            costs["cached" if "cached" in {one.cond, one.uncond} else "computed"].append(
+                one.seconds
+            )
+    parts = [f"{sum(c) / len(c):.2f} s/step {word}" for word, c in costs.items() if c]
+    if not parts and detail.get("step_s"):
+        parts = [f"{detail['step_s']:.2f} s last step"]
+    return " · ".join(parts)
+
+
+def _settings(row: Values, spec: GenerationSpec) -> list[Setting]:
+    asked = set(row["asked"])
+
+    def source(*names: str, otherwise: str = "default") -> str:
+        return "asked" if asked & set(names) else otherwise
+
+    steps_by = "quality" if "quality" in asked else "default"
+    two = spec.card.experts == 2
+    lines = [
+        Setting("model", spec.model, source("model")),
+        Setting("size", f"{spec.width}×{spec.height}", source("size", "width", "height")),  # noqa: RUF001
+        Setting("frames", str(spec.frames), source("frames", "seconds")),
+        Setting("fps", str(spec.fps), source("fps")),
+        Setting("length", duration(spec.frames / spec.fps), ""),
+        Setting("steps", str(spec.steps), source("steps", otherwise=steps_by)),
+        Setting(
+            "guidance high" if two else "guidance",
+            number(spec.guidance_high),
+            source("guidance_high", "guidance_scale"),
+        ),
+    ]
+    if two:
+        low = source("guidance_low", "guidance_scale", "guidance_scale_2")
+        lines.append(Setting("guidance low", number(spec.guidance_low), low))
+        lines.append(Setting("boundary", number(spec.boundary), source("boundary")))
+    cache = spec.cache if isinstance(spec.cache, str) else "custom"
+    return [
+        *lines,
+        Setting("shift", number(spec.shift), source("shift")),
+        Setting("sampler", spec.sampler, source("sampler")),
+        Setting("seed", str(spec.seed), source("seed", otherwise="drawn")),
+        Setting("cache", cache, source("cache", otherwise=steps_by)),
+        Setting("priority", str(row["priority"]), source("priority")),
+    ]
+
+
+def _curl(spec: GenerationSpec, base_url: str) -> str:
+    """Phrase the command that renders the same pixels again."""
+    names = ("model", "prompt", "frames", "fps", "steps", "guidance_high", "guidance_low", "shift")
+    body: dict[str, Any] = {name: getattr(spec, name) for name in names}
+    body |= {"size": f"{spec.width}x{spec.height}", "seed": spec.seed}
+    if spec.negative_prompt != MODELS[spec.model].negative_prompt:
+        body["negative_prompt"] = spec.negative_prompt
+    body = {name: value for name, value in body.items() if value is not None}
+    head = f'curl -sS {base_url}/v1/videos \\\n  -H "Authorization: Bearer $WANFARM_API_KEY"'
+    if spec.image is None:
+        text = quoted(json.dumps(body, ensure_ascii=False))
+        return f"{head} \\\n  -H 'Content-Type: application/json' \\\n  -d {text}"
+    fields = [f"-F {quoted(f'{name}={value}')}" for name, value in body.items()]
+    return " \\\n  ".join([head, *fields, "-F input_reference=@input.png"])

@@ -1,0 +1,217 @@
+"""The form for a new video: its fields with the chosen model's limits, and how it is read back."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from flask import Request
+from werkzeug.datastructures import MultiDict
+
+from api.dashboard.words import number
+from api.plumbing import asking
+from api.plumbing.form import read_body
+from api.plumbing.images import CleanImage, read_image
+from api.plumbing.validation import validate
+from shared.jobs import intake
+from shared.jobs.keys import Caller
+from shared.jobs.ledger import Values
+from shared.machinery.farm import Farm
+from shared.vocabulary.catalog import MODELS, Model, find_model
+from shared.vocabulary.errors import Fault, RequestRejected, WanfarmError
+from shared.vocabulary.ids import new_id
+from shared.vocabulary.request import VideoRequest
+from shared.vocabulary.resolve import Resolved
+from shared.vocabulary.spec import ImageRef
+
+IMAGE: Final = "input_reference"
+_OURS: Final = frozenset({"form_key", "from"})  # fields of the page, not of the request
+_COPIED: Final = ("frames", "fps", "steps", "guidance_high", "guidance_low", "shift", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input: what it is called, what goes into it, what happens when it is left empty."""
+
+    name: str
+    label: str
+    default: str
+    least: float | None = None
+    most: float | None = None
+    step: str = "1"
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that may be picked, and who serves it now."""
+
+    model: Model
+    groups: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The page's form as it stands: values as they were typed, faults beside their fields."""
+
+    model: Model
+    choices: list[Choice]
+    fields: list[Field]
+    values: dict[str, str]
+    key: str
+    source: Values | None = None  # the job that `from` names
+    faults: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """Faults of fields that the form does not show."""
+        shown = {one.name for one in self.fields} | {"prompt", "negative_prompt", "model"}
+        shown |= {"size", "quality", IMAGE}
+        return [text for name, texts in self.faults.items() if name not in shown for text in texts]
+
+    @property
+    def is_served(self) -> bool:
+        """Tell whether a group takes the chosen model now."""
+        return any(one.groups for one in self.choices if one.model is self.model)
+
+    @property
+    def kept_image(self) -> ImageRef | None:
+        """The source's image, used when no other one is chosen."""
+        image: Values | None = self.source["spec"]["image"] if self.source else None
+        return ImageRef.model_validate(image) if image and self.model.takes_image else None
+
+
+def make_form(
+    farm: Farm,
+    served: dict[str, list[str]],
+    values: "MultiDict[str, str]",
+    source: Values | None,
+    faults: tuple[Fault, ...] = (),
+) -> Form:
+    """Build the form from what was typed, or from the job that it starts from."""
+    typed = dict(values.items())
+    if source is not None and "prompt" not in typed:
+        typed = _values_of(source) | typed
+    settings = farm.settings
+    model = find_model(typed.get("model", "")) or MODELS[settings.default_text_model]
+    offered = {settings.default_text_model, settings.default_image_model, model.id, *served}
+    by_param: dict[str, list[str]] = {}
+    for fault in faults:
+        by_param.setdefault(fault.param, []).append(fault.message)
+    return Form(
+        model=model,
+        choices=[Choice(m, served.get(m.id, [])) for m in MODELS.values() if m.id in offered],
+        fields=_fields(model),
+        values=typed | {"negative_prompt": _negative(typed, model)},
+        key=typed.get("form_key") or new_id("form"),
+        source=source,
+        faults=by_param,
+    )
+
+
+def _negative(typed: dict[str, str], model: Model) -> str:
+    """Another model brings its own negative prompt, unless somebody has written one."""
+    stock = {one.negative_prompt for one in MODELS.values()}
+    given = typed.get("negative_prompt", model.negative_prompt)
+    return model.negative_prompt if given in stock else given
+
+
+def _values_of(row: Values) -> dict[str, str]:
+    spec: Values = row["spec"]
+    copied = {name: number(spec[name]) for name in _COPIED if spec[name] is not None}
+    texts = {"prompt": spec["prompt"], "negative_prompt": spec["negative_prompt"]}
+    size = f"{spec['width']}x{spec['height']}"
+    return copied | texts | {"model": row["model"], "size": size, "seed": str(spec["seed"])}
+
+
+def _fields(model: Model) -> list[Field]:
+    guidance = [
+        Field(
+            "guidance_high",
+            "guidance high" if model.experts == 2 else "guidance",
+            number(model.guidance_high),
+            0,
+            20,
+            "any",
+            "1 or less turns it off",
+        )
+    ]
+    if model.guidance_low is not None:
+        low = number(model.guidance_low)
+        guidance.append(Field("guidance_low", "guidance low", low, 0, 20, "any"))
+    return [
+        Field("frames", "frames", str(model.frames), 1, model.max_frames, "4", "4k+1"),
+        Field("fps", "fps", str(model.fps), 1, 60, hint=f"learned at {model.fps}"),
+        Field("steps", "steps", str(model.steps), 1, 100),
+        *guidance,
+        Field("shift", "shift", number(model.shift), 0.1, 30, "any"),
+        Field("seed", "seed", "drawn", 0, None, hint="recorded either way"),
+        Field("priority", "priority", "0", -10, 10, hint="above 0 needs admin"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A form that has passed every check."""
+
+    request: VideoRequest
+    resolved: Resolved
+    image: CleanImage | None
+
+
+def read_form(farm: Farm, request: Request, caller: Caller, source: Values | None) -> Read:
+    """Check what was sent by the very rules of the API.
+
+    Raises:
+        RequestRejected: with everything that is wrong.
+    """
+    body = read_body(request)
+    fields = {name: value for name, value in body.fields.items() if name not in _OURS}
+    model = find_model(str(fields.get("model", "")))
+    if model and fields.get("negative_prompt") == model.negative_prompt:
+        del fields["negative_prompt"]  # the page had filled it in: nobody asked for it
+    wanted = validate(VideoRequest, fields, lax=True)
+    if (wanted.priority or 0) > 0 and not caller.may("admin"):
+        message = f"priority is {wanted.priority}. Your key may ask for 0 at most. Lower it."
+        raise RequestRejected([Fault("priority", "priority_not_allowed", message)])
+    sent = body.files.get(IMAGE)
+    limit = farm.settings.max_image_bytes
+    image = read_image(sent, limit=limit) if sent else None
+    reference = image.ref if image else _kept(source, model)
+    return Read(wanted, asking.settle(farm, wanted, reference), image)
+
+
+def _kept(source: Values | None, model: Model | None) -> ImageRef | None:
+    image: Values | None = source["spec"]["image"] if source else None
+    return ImageRef.model_validate(image) if image and model and model.takes_image else None
+
+
+def submit(farm: Farm, caller: Caller, read: Read, source: Values | None, key: str) -> str:
+    """Store the image and the video; the page's key makes a double click one job.
+
+    Raises:
+        WanfarmError: `queue_full`, or `idempotency_key_reused` for a form sent twice, changed.
+    """
+    if read.image is not None:
+        read.image.store(farm)
+    said = read.request.model_dump(mode="json", exclude_unset=True)
+    image = read.resolved.spec.image
+    said |= {IMAGE: image.sha256} if image else {}
+    order = intake.Order(
+        tenant=caller.tenant,
+        key_id=caller.key_id,
+        key_name=caller.key_name,
+        spec=read.resolved.spec,
+        delivery=read.resolved.delivery,
+        asked=read.resolved.asked,
+        warnings=read.resolved.warnings,
+        remixed_from=source["id"] if source else None,
+        idempotency_key=key or None,
+        fingerprint=intake.fingerprint("/new", said),
+    )
+    return intake.submit(farm, order).video_id
+
+
+def faults_of(err: WanfarmError) -> tuple[Fault, ...]:
+    """What to show beside which field."""
+    if isinstance(err, RequestRejected):
+        return tuple(err.faults)
+    return (Fault(err.param or "", err.code, err.message),)

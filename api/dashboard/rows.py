@@ -1,0 +1,29 @@
+"""Which rows a caller may see."""
+
+from api.plumbing.runtime import farm
+from shared.jobs import queries
+from shared.jobs.keys import Caller
+from shared.jobs.ledger import Values
+from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.ids import is_id
+
+
+def tenant_of(caller: Caller) -> str | None:
+    """Whose videos a caller sees; None means all."""
+    return None if caller.may("admin") else caller.tenant
+
+
+def find_row(video_id: str, caller: Caller) -> Values:
+    """Read a video with its attempts.
+
+    Raises:
+        WanfarmError: `video_not_found`; another tenant's video is as unknown as none.
+    """
+    row = queries.one(farm(), video_id, tenant_of(caller)) if is_id(video_id, "video") else None
+    if row is None:
+        raise WanfarmError(
+            "video_not_found",
+            f"There is no job '{video_id[:60]}'. It was deleted, or never existed. "
+            "Look for it in the list of jobs.",
+        )
+    return row

@@ -1,0 +1,60 @@
+// Single-key shortcuts: never inside fields, all of them reachable by Tab as well.
+
+const STORED = "wf.keys";
+const GO = { o: "/", j: "/jobs", n: "/new" };
+let leader = 0; // when `g` was pressed
+
+export function startKeys() {
+  const help = document.getElementById("keys-help");
+  if (!help) return;
+  const box = document.getElementById("keys-on");
+  box.checked = localStorage.getItem(STORED) !== "off";
+  box.addEventListener("change", () => localStorage.setItem(STORED, box.checked ? "on" : "off"));
+  document.addEventListener("keydown", (event) => {
+    if (!box.checked || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, select, textarea, dialog[open], video")) return;
+    if (press(event.key, help)) event.preventDefault();
+  });
+}
+
+function press(key, help) {
+  if (Date.now() - leader < 1000 && GO[key]) {
+    leader = 0;
+    location.assign(GO[key]);
+    return true;
+  }
+  const action = ACTIONS[key];
+  return action ? action(help) !== false : false;
+}
+
+const ACTIONS = {
+  "?": (help) => help.showModal(),
+  "/": () => focus("#search") || location.assign("/jobs"),
+  g: () => { leader = Date.now(); },
+  n: () => location.assign("/new"),
+  j: () => step(1),
+  k: () => step(-1),
+  e: () => click("#edit"),
+  y: () => click('[data-copy="#curl-text"]'),
+};
+
+function focus(selector) {
+  const found = document.querySelector(selector);
+  found?.focus();
+  return Boolean(found);
+}
+
+function click(selector) {
+  const found = document.querySelector(selector);
+  found?.click();
+  return Boolean(found);
+}
+
+function step(by) {
+  const links = [...document.querySelectorAll(".jobs a.prompt")];
+  if (links.length === 0) return false;
+  const at = links.indexOf(document.activeElement);
+  const next = at < 0 ? 0 : Math.min(links.length - 1, Math.max(0, at + by));
+  links[next].focus();
+  return true;
+}
