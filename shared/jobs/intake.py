@@ -105,8 +105,9 @@ def _select_from(video: Insert, columns: Values, source: ColumnElement[str]) -> 
     """Insert the columns once per row of the source: not at all when it is empty."""
     table = Video.__table__.c
     typed: list[Any] = [
-        value if isinstance(value, ColumnElement) else cast(literal(value), table[name].type)
+        value if isinstance(value, ColumnElement) else cast(literal(value, kind), kind)
         for name, value in columns.items()
+        for kind in [table[name].type]
     ]
     return video.from_select(list(columns), select(*typed).where(source.isnot(None)))
 

@@ -14,12 +14,12 @@ RING: Final = "wanfarm.ring"
 _FAULTS: Final = (OperationalError, RedisError, OSError)
 
 
-def celery_app(settings: Settings) -> Celery:
+def celery_app(settings: Settings, *, answer_s: float = 5) -> Celery:
     """Build the Celery app that rings and is rung.
 
     Redis and Celery are trusted with nothing but "look": no results, no retries, no late
     acknowledgement, so that a redelivery never runs a job twice. Every wait on the broker is
-    bounded.
+    bounded by `answer_s`.
     """
     app = Celery("wanfarm", broker=settings.redis_url, set_as_current=False)
     app.conf.update(
@@ -38,7 +38,7 @@ def celery_app(settings: Settings) -> Celery:
         worker_send_task_events=False,
         broker_transport_options={
             "global_keyprefix": settings.key_prefix,
-            "socket_timeout": 5,
+            "socket_timeout": answer_s,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
             "health_check_interval": 5,
@@ -59,7 +59,7 @@ class Doorbell:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare the client; connects at the first ring."""
-        self._app = celery_app(settings)
+        self._app = celery_app(settings, answer_s=2)  # a request is waiting
         self._redis = redis_client(settings)
         self._prefix = settings.key_prefix
         self._log = logger()
