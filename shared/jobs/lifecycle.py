@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, func, select, update
 
 from shared.jobs import scheduling
@@ -43,7 +44,18 @@ class Claim:
 
 def claim(farm: Farm, offer: scheduling.Offer) -> Claim | None:
     """Take the best waiting video for a group, or None when nothing is due."""
-    written = move(
+    while written := _take(farm, offer):
+        try:
+            return _claim_of(written.row)
+        except ValidationError:
+            message = "This version cannot read the stored request. Submit it again."
+            fence = Fence(written.row["id"], written.row["attempt"])
+            _fail(farm, fence, JobFailure(FailureKind.BAD_INPUT, message))
+    return None
+
+
+def _take(farm: Farm, offer: scheduling.Offer) -> Written | None:
+    return move(
         farm,
         scheduling.best(offer),
         QUEUED,
@@ -69,7 +81,6 @@ def claim(farm: Farm, offer: scheduling.Offer) -> Claim | None:
             ),
         ),
     )
-    return _claim_of(written.row) if written else None
 
 
 def _claim_of(row: Values) -> Claim:
