@@ -5,6 +5,7 @@ from typing import Final, cast
 
 from flask import Flask
 
+from api.dashboard import pages
 from api.plumbing import errors, headers
 from api.plumbing.hub import Hub
 from api.plumbing.metrics import Metrics
@@ -51,6 +52,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     headers.install(app)
     register(app, ENDPOINTS)
     unbuilt.register(app)
+    pages.register(app, farm)
     app.extensions[DOCUMENT] = openapi_text()
     errors.install(app)
     start_threads(app)

@@ -32,6 +32,7 @@ def connect(settings: Settings) -> Engine:
         max_overflow=24,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text would carry prompts into the log
         connect_args={
             "options": options,
             "connect_timeout": 3,

@@ -30,6 +30,7 @@ class Caller:
     def __getattr__(self, method: str):
         def send(path: str, **options) -> TestResponse:
             headers = {"Authorization": f"Bearer {self.key}"} | options.pop("headers", {})
+            options.setdefault("buffered", "Accept" not in headers)  # streams are read by the test
             return getattr(self.client, method)(path, headers=headers, **options)
 
         return send
