@@ -76,7 +76,8 @@ def verify(farm: Farm, key: str) -> Caller:
     """
     prefix, _, rest = key.partition("_")
     key_id, _, secret = rest.partition("_")
-    row = _living(farm, ApiKey.id == key_id) if prefix == "wf" and len(key_id) == 8 else None
+    looks_right = prefix == "wf" and len(key_id) == 8 and set(key_id) <= set(_ID_ALPHABET)
+    row = _living(farm, ApiKey.id == key_id) if looks_right else None
     if row is None or not hmac.compare_digest(row.secret_sha256, _sha256(secret)):
         raise invalid_key()
     _touch(farm, row)

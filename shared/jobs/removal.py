@@ -6,7 +6,8 @@ from sqlalchemy import func, select, update
 from shared.jobs import lifecycle
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Video
-from shared.vocabulary.states import MOVES, VideoState
+from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.states import MOVES
 
 _FINAL = [state for state in MOVES if state.is_final]
 
@@ -16,9 +17,11 @@ def delete(farm: Farm, video_id: str, *, by: str) -> None:
     with farm.db.connect() as db:
         marked = update(Video).where(Video.id == video_id)
         db.execute(marked.values(delete_requested_at=func.now()))
-        state = db.scalar(select(Video.state).where(Video.id == video_id))
-    if state is not None and not VideoState(state).is_final:
+    try:
         lifecycle.cancel(farm, video_id, by=by, reason="deleted")
+    except WanfarmError as err:
+        if err.code not in {"not_cancellable", "video_not_found"}:  # it is over, or gone
+            raise
     purge(farm, video_id)
 
 

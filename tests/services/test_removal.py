@@ -1,0 +1,144 @@
+"""How a video goes for good: hidden at once, its files before its row, what others use kept."""
+
+import pytest
+from sqlalchemy import func, select
+
+from shared.jobs import lifecycle, queries, removal
+from shared.machinery.tables import Attempt, Event, Video
+from tests.services.jobs import (
+    DIED,
+    RESULT,
+    ago,
+    claimed,
+    completed,
+    edit,
+    row,
+    submit,
+    take,
+)
+
+SHA = "a" * 64
+IMAGE = {"model": "wan-mini-i2v", "image": {"sha256": SHA, "width": 64, "height": 64}}
+
+
+def rows(farm, table=Video) -> int:
+    with farm.db.connect() as db:
+        return db.scalar(select(func.count()).select_from(table))
+
+
+def with_file(farm, video_id: str) -> str:
+    key = f"videos/{video_id}/1/video.mp4"
+    farm.storage.put_bytes(b"mp4", key)
+    return key
+
+
+def test_a_waiting_video_is_deleted_at_once(farm):
+    video_id = submit(farm)
+
+    removal.delete(farm, video_id, by="a person")
+
+    assert (rows(farm), rows(farm, Event)) == (0, 0)
+
+
+def test_a_completed_video_goes_with_its_files_attempts_and_events(farm):
+    video_id, other = completed(farm), completed(farm)
+    key, kept = with_file(farm, video_id), with_file(farm, other)
+
+    removal.delete(farm, video_id, by="a person")
+
+    assert not farm.storage.path(f"videos/{video_id}").exists(), key
+    assert farm.storage.exists(kept)
+    assert (rows(farm), rows(farm, Attempt)) == (1, 1)
+
+
+def test_a_failed_video_can_be_deleted(farm):
+    claim = claimed(farm, max_attempts=1)
+    lifecycle.give_back(farm, claim, DIED)
+
+    removal.delete(farm, claim.fence.video_id, by="a person")
+
+    assert rows(farm) == 0
+
+
+def test_a_running_video_is_hidden_now_and_gone_when_it_has_stopped(farm):
+    fence = claimed(farm).fence
+
+    removal.delete(farm, fence.video_id, by="a person")
+
+    assert queries.one(farm, fence.video_id, None) is None
+    assert lifecycle.renew(farm, fence) is True
+    assert rows(farm) == 1
+    lifecycle.cancelled(farm, fence)
+    assert removal.purge(farm) == 1
+    assert rows(farm) == 0
+
+
+def test_a_video_that_completes_while_it_is_deleted_is_purged_too(farm):
+    fence = claimed(farm).fence
+    removal.delete(farm, fence.video_id, by="a person")
+    lifecycle.complete(farm, fence, RESULT, {})
+    key = with_file(farm, fence.video_id)
+
+    removal.purge(farm)
+
+    assert (rows(farm), farm.storage.exists(key)) == (0, False)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_deleting_what_is_gone_is_fine(farm, times):
+    video_id = submit(farm)
+    for _ in range(times):
+        removal.delete(farm, video_id, by="a person")
+
+    removal.delete(farm, "video_0000", by="a person")
+
+    assert rows(farm) == 0
+
+
+def test_what_nobody_deleted_is_never_purged(farm):
+    completed(farm)
+
+    assert removal.purge(farm) == 0
+
+    assert rows(farm) == 1
+
+
+def test_an_image_is_kept_while_another_video_uses_it(farm):
+    key = farm.storage.put_bytes(b"png", removal.image_key(SHA)).key
+    first, second = submit(farm, **IMAGE), submit(farm, **IMAGE)
+
+    removal.delete(farm, first, by="a person")
+    assert farm.storage.exists(key)
+
+    removal.delete(farm, second, by="a person")
+    assert not farm.storage.exists(key)
+
+
+def test_a_result_past_its_time_loses_its_files_and_says_so(farm):
+    old, young = completed(farm), completed(farm)
+    gone, kept = with_file(farm, old), with_file(farm, young)
+    edit(farm, old, expires_at=ago(1))
+
+    assert removal.expire(farm) == 1
+
+    assert (farm.storage.exists(gone), farm.storage.exists(kept)) == (False, True)
+    assert row(farm, old)["result"] == RESULT | {"expired": True}
+    assert row(farm, old)["state"] == "completed"
+    assert removal.expire(farm) == 0
+
+
+def test_a_result_lives_as_long_as_was_asked_for(farm):
+    video_id = completed(farm, expires_in_s=3600)
+
+    done = row(farm, video_id)
+
+    assert (done["expires_at"] - done["completed_at"]).total_seconds() == 3600
+
+
+def test_a_deleted_video_is_not_claimed_by_a_parent_that_looks_meanwhile(farm):
+    video_id, other = submit(farm), submit(farm)
+    edit(farm, video_id, delete_requested_at=ago(0))
+
+    removal.delete(farm, video_id, by="a person")
+
+    assert take(farm).fence.video_id == other
