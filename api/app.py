@@ -1,7 +1,9 @@
 """The composition root of the API: everything one process holds is built here."""
 
 import json
-from typing import Final, cast
+import signal
+from types import FrameType
+from typing import Any, Final, cast
 
 from flask import Flask
 
@@ -37,6 +39,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     Raises:
         ConfigurationError: when the settings would leave the farm open.
     """
+    served = settings is None  # by gunicorn, in a process of our own
     if settings is None:
         settings = load_settings()
         configure(settings.log_level, service="api")
@@ -56,6 +59,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions[DOCUMENT] = openapi_text()
     errors.install(app)
     start_threads(app)
+    if served:
+        _let_go_when_asked_to_stop(hub)
     return app
 
 
@@ -79,6 +84,19 @@ def close(app: Flask) -> None:
     for thread in (runtime.hub, runtime.ticker):
         thread.join(timeout=5)
     runtime.farm.close()
+
+
+def _let_go_when_asked_to_stop(hub: Hub) -> None:
+    """End held-open answers at once, so that a stop need not wait for them."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        before = signal.getsignal(number)  # gunicorn's own, set before the app is loaded
+
+        def handle(number: int, frame: FrameType | None, before: Any = before) -> None:  # noqa: ANN401
+            hub.stop()
+            if callable(before):
+                before(number, frame)
+
+        signal.signal(number, handle)
 
 
 def _runtime(app: Flask) -> Runtime:
