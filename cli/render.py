@@ -1,0 +1,274 @@
+"""How verbs speak: data on stdout, progress on stderr, plain text where nobody looks on."""
+
+import datetime
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import click
+
+from shared.vocabulary.states import GroupState, VideoState
+
+Json = dict[str, Any]
+UNKNOWN: Final = "–"  # noqa: RUF001 - a dash: never 0 for what is not known
+_CLEAR: Final = "\r\x1b[K"
+_COLOURS: Final = {
+    "queued": "blue",
+    "in_progress": "green",
+    "completed": "cyan",
+    "failed": "red",
+    "cancelled": "magenta",
+}
+
+
+class Screen:
+    """Where one verb's words go.
+
+    Args:
+        as_json: data is one JSON object per line.
+        quiet: data is ids only, and nothing goes to stderr.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        """Look once whether somebody looks on."""
+        self.as_json = as_json
+        self.quiet = quiet
+        self._live = sys.stderr.isatty() and not quiet
+        self._colour = False if _no_colour() else None  # None: click asks the terminal
+        self._shown = ""
+
+    def line(self, value: Json) -> None:
+        """Print one line of JSON."""
+        self._echo(to_json(value))
+
+    def object(self, value: Json, lines: Iterable[str], *, short: str) -> None:
+        """Print one object: as JSON, as its id, or as lines."""
+        if self.as_json:
+            self.line(value)
+        elif self.quiet:
+            self._echo(short)
+        else:
+            for line in lines:
+                self._echo(line)
+
+    def rows(self, values: Sequence[Json], head: Sequence[str], cells: Any) -> None:  # noqa: ANN401
+        """Print many objects: a JSON line each, an id each, or a table.
+
+        Args:
+            values: the objects.
+            head: names of the columns, or none below an earlier table; the first column is what
+                `--quiet` prints.
+            cells: gives an object's cells.
+        """
+        if self.as_json:
+            for value in values:
+                self.line(value)
+            return
+        table: list[list[str]] = [[_flat(cell) for cell in cells(value)] for value in values]
+        if self.quiet:
+            for row in table:
+                self._echo(row[0])
+        elif sys.stdout.isatty():
+            _print_table(head, table)
+        else:
+            for row in (*([head] if head else []), *table):
+                self._echo("\t".join(row))
+
+    def note(self, text: str) -> None:
+        """Say something beside the data."""
+        if not self.quiet:
+            self._clear()
+            click.echo(text, err=True, color=self._colour)
+
+    def progress(self, text: str, *, kind: str) -> None:
+        """Show how far something is.
+
+        Args:
+            text: one line; redrawn in a terminal.
+            kind: without a terminal a line is printed only when this changes.
+        """
+        if self._live:
+            width = _width()
+            click.echo(_CLEAR + text[: width - 1], nl=False, err=True, color=True)
+            self._shown = text
+        elif not self.quiet and kind != self._shown:
+            click.echo(text, err=True)
+            self._shown = kind
+
+    def end_progress(self) -> None:
+        """Take the redrawn line away."""
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._live and self._shown:
+            click.echo(_CLEAR, nl=False, err=True, color=True)
+            self._shown = ""
+
+    def _echo(self, line: str) -> None:
+        click.echo(line, color=self._colour)
+
+
+def to_json(value: Json) -> str:
+    """Write one line of JSON, readable to people who do not write English."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def state_text(status: str) -> str:
+    """Show a state with its glyph, so that colour never stands alone."""
+    state = VideoState(status)
+    return click.style(f"{state.glyph} {state.word}", fg=_COLOURS[status])
+
+
+def progress_text(video: Json) -> str:
+    """Show in one line where a video is."""
+    state = VideoState(video["status"])
+    if state is VideoState.QUEUED:
+        queue: Json | None = video.get("queue")
+        return f"{state.glyph} queued" + (f", place {queue['position']}" if queue else "")
+    detail: Json = video.get("progress_detail") or {}
+    words = [state.glyph, detail.get("phase") or state.word]
+    if detail.get("phase") == "denoise" and detail.get("steps"):
+        step, steps = detail.get("step") or 0, detail["steps"]
+        words += [f"{step}/{steps}", _bar(step / steps), _expert(detail.get("expert"))]
+        if detail.get("step_s"):
+            words.append(f"~{seconds_text((steps - step) * detail['step_s'])} left")
+    if video.get("cancel_requested_at"):
+        words.append("cancelling")
+    return " ".join(word for word in words if word)
+
+
+def phase_of(video: Json) -> str:
+    """Name what a video is busy with, coarsely: what a log wants a line for."""
+    detail: Json = video.get("progress_detail") or {}
+    return f"{video['status']} {detail.get('phase') or ''}"
+
+
+def ended_text(video: Json) -> str:
+    """Say in one line how a video ended."""
+    words = [video["id"], state_text(video["status"])]
+    error: Json | None = video.get("error")
+    result: Json | None = video.get("result")
+    timings: Json = video.get("timings") or {}
+    if error:
+        words.append(f"{error['code']}: {error['message']}")
+    if result:
+        words.append(
+            f"{result['width']}x{result['height']}, {result['frames']} frames, {result['codec']}"
+        )
+    if "total" in timings:
+        words.append(f"{timings['total']:.1f}s")
+    return "  ".join(words)
+
+
+def video_lines(video: Json) -> list[str]:
+    """Show a video as `name  value` lines."""
+    spec: Json = video["spec"]
+    guidance = [spec[n] for n in ("guidance_high", "guidance_low") if spec.get(n) is not None]
+    facts: dict[str, str | None] = {
+        "id": video["id"],
+        "state": state_text(video["status"]),
+        "progress": f"{video['progress']}%",
+        "prompt": _flat(video["prompt"]),
+        "model": video["model"],
+        "size": f"{video['size']}, {video['num_frames']} frames at {video['fps']} fps",
+        "steps": str(spec["steps"]),
+        "guidance": " / ".join(f"{value:g}" for value in guidance),
+        "shift": f"{spec['shift']:g}",
+        "seed": str(spec["seed"]),
+        "priority": str(video["priority"]),
+        "created": moment_text(video["created_at"]),
+        "started": moment_text(video["started_at"]),
+        "ended": moment_text(video["completed_at"]),
+        "remix of": video["remixed_from_video_id"],
+        "file": _file_text(video.get("result")),
+        "kept until": moment_text(video["expires_at"]),
+        "error": _error_text(video.get("error")),
+    }
+    if not VideoState(video["status"]).is_final:
+        facts["now"] = progress_text(video)
+    attempts: list[Json] = video.get("attempts") or []
+    for attempt in attempts:
+        facts[f"attempt {attempt['n']}"] = _attempt_text(attempt)
+    for warning in video["warnings"]:
+        facts[f"warning {warning['param'] or ''}".strip()] = warning["message"]
+    shown = {name: text for name, text in facts.items() if text}
+    return [f"{name:<12} {text}" for name, text in shown.items()]
+
+
+def group_text(state: str) -> str:
+    """Show a group's state with its glyph."""
+    return f"{GroupState(state).glyph} {state}"
+
+
+def moment_text(seconds: int | None) -> str:
+    """Show unix seconds as local time with its zone; empty when there is none."""
+    if seconds is None:
+        return ""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Show a duration in at most two units."""
+    if seconds is None:
+        return UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def _file_text(result: Json | None) -> str | None:
+    if not result:
+        return None
+    return f"{result['bytes']} bytes, {result['codec']}, sha256 {result['sha256']}"
+
+
+def _error_text(error: Json | None) -> str | None:
+    return f"{error['code']}: {error['message']}" if error else None
+
+
+def _attempt_text(attempt: Json) -> str:
+    words = [f"group {attempt['group']}", attempt["outcome"] or "running"]
+    error = _error_text(attempt.get("error"))
+    return ", ".join([*words, error] if error else words)
+
+
+def _bar(ratio: float, width: int = 12) -> str:
+    return f"{'#' * round(width * ratio):<{width}}"
+
+
+def _expert(name: str | None) -> str:
+    return f"{name}-noise" if name in {"high", "low"} else ""
+
+
+def _flat(cell: object) -> str:
+    """Make a cell one line: a tab or a newline would break the table apart."""
+    return " ".join(str(cell).split())
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim", show_header=bool(head))
+    for name in head or [""] * len(rows[0]):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text.from_ansi(cell) for cell in row))
+    Console().print(table)
+
+
+def _width() -> int:
+    import shutil
+
+    return max(20, shutil.get_terminal_size().columns)
+
+
+def _no_colour() -> bool:
+    from shared.machinery.settings import child_environment
+
+    return bool(child_environment().get("NO_COLOR"))
