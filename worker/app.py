@@ -7,11 +7,14 @@ import socket
 import sys
 import threading
 import uuid
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
+from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.jobs import groups, lifecycle
@@ -26,6 +29,8 @@ from worker.checkpoints import available
 from worker.keeper import Keeper
 from worker.ranks.group import Layout, RankGroup
 
+_STOP_S: Final = 30.0  # what ranks may take to stop after the drain time
+
 
 def main() -> None:
     """Run the parent until SIGTERM: the running job is finished within the drain time."""
@@ -34,6 +39,8 @@ def main() -> None:
     except ConfigurationError as err:
         raise SystemExit(f"wanfarm worker: {err}") from err
     configure(settings.log_level, service="worker")
+    # Celery's warning to root is about pickled messages; ours are JSON, and carry nothing.
+    warnings.simplefilter("ignore", SecurityWarning)
     lock = _lock_group(settings)
     farm = open_farm(settings)
     try:
@@ -120,8 +127,17 @@ def _consume(farm: Farm, runner: Runner, models: tuple[str, ...]) -> int:
         loglevel="WARNING",
     )
     worker.start()
+    if not _ends_at_once():
+        runner.join(
+            farm.settings.drain_s + _STOP_S
+        )  # the looker's job is as good as one that was rung for
     patience.cancel()
     return int(worker.exitcode or 0)
+
+
+def _ends_at_once() -> bool:
+    """Tell whether a second SIGTERM asked to end at once."""
+    return state.should_terminate is not None and state.should_terminate is not False
 
 
 class Looker(threading.Thread):

@@ -74,7 +74,7 @@ class Runner:
         """Start the ranks and load the first model, before there is a job."""
         with self._turn:
             try:
-                if self._checkpoints and not self._leaving.is_set():
+                if self._standing():
                     self._ready(next(iter(self._checkpoints)))
             except RankFault as err:
                 self._sick(err)
@@ -83,9 +83,14 @@ class Runner:
         """Render waiting jobs until none is due; returns how many were taken."""
         taken = 0
         with self._turn:
-            while not self._leaving.is_set() and self._run_one():
+            while not self._leaving.is_set() and self._standing() and self._run_one():
                 taken += 1
         return taken
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until no job runs, whichever thread took it, but no longer than this."""
+        if self._turn.acquire(timeout=timeout_s):
+            self._turn.release()
 
     def leave(self) -> None:
         """Take no other job; `hand_back` ends the one that runs."""
@@ -96,6 +101,20 @@ class Runner:
         if self._video_id:
             self._ranks.cancel(_DRAINED)
 
+    def _standing(self) -> bool:
+        """Have living ranks before a job is taken: a group that cannot start burns no attempts."""
+        if self._ranks.alive:
+            return True
+        self._condition, self._warm = GroupState.STARTING, None
+        try:
+            self._ranks.start()
+        except RankFault as err:
+            self._sick(err)
+            self._condition = GroupState.DOWN
+            return False
+        self._condition, self._problem = GroupState.IDLE, None
+        return True
+
     def _run_one(self) -> bool:
         offer = Offer(
             group=self._identity.name,
@@ -105,7 +124,7 @@ class Runner:
             warm_model=self._warm,
         )
         sent_at = time.monotonic()
-        claimed = lifecycle.claim(self._farm, offer) if self._checkpoints else None
+        claimed = lifecycle.claim(self._farm, offer)
         if claimed is None:
             return False
         assert self._keeper is not None
@@ -146,7 +165,7 @@ class Runner:
         spec, fence = claimed.spec, claimed.fence
         layout = plan(spec, self._identity.ranks)
         lifecycle.record_plan(self._farm, fence, layout.model_dump(mode="json"))
-        if self._warm != spec.model or not self._ranks.alive:
+        if self._warm != spec.model:
             reporter.phase(Phase.LOAD)
         self._ready(spec.model)
         self._condition = GroupState.BUSY
@@ -166,10 +185,7 @@ class Runner:
         return self._ranks.generate(command, hear)
 
     def _ready(self, model: str) -> None:
-        """Have living ranks with this model loaded."""
-        if not self._ranks.alive:
-            self._condition, self._warm = GroupState.STARTING, None
-            self._ranks.start()
+        """Have this model loaded."""
         if self._warm != model:
             self._condition, self._warm = GroupState.LOADING, None
             layout = ParallelPlan(ranks=self._identity.ranks)
