@@ -185,9 +185,28 @@ def down(extras: str, rest: list[str]) -> int:
     return wanfarm("down", extras, rest)
 
 
+def referees() -> None:
+    """Put the pinned packages that judge the farm from outside each into a folder of its own."""
+    for pins in sorted((ROOT / "tests" / "referees").glob("*.txt")):
+        folder = VENV / "referees" / pins.stem
+        stamp = folder / "pins.txt"
+        if stamp.exists() and stamp.read_bytes() == pins.read_bytes():
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        say(f"installing the referee {pins.read_text().strip()}")
+        pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        argv = [*pip, "--target", str(folder), "-r", str(pins)]
+        if subprocess.run(argv, check=False).returncode:
+            say(f"{pins.stem} could not be installed; its tests will be skipped")
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        shutil.copyfile(pins, stamp)
+
+
 def test(extras: str, rest: list[str]) -> int:
     """Run all tests that need no GPU, or the folder T of them."""
     setup(extras, [])
+    referees()
     folder = os.environ.get("T", "")
     if folder and not (ROOT / "tests" / folder).exists():
         names = sorted(path.name for path in (ROOT / "tests").iterdir() if path.is_dir())
