@@ -1,8 +1,10 @@
 """Where files live: by key, never by a name from outside; whole or not at all."""
 
+import contextlib
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Final
 
 from shared.vocabulary.errors import WanfarmError
 
-_KEY: Final = re.compile(r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*$")
+_KEY: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
 _CHUNK: Final = 1 << 20
 
 
@@ -37,21 +39,22 @@ class LocalStorage:
             WanfarmError: `storage_full` or `not_ready` when the disk refuses.
         """
         target = self.path(key)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        temporary = _beside(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             stored = _copy(source, temporary, key)
             temporary.replace(target)
             _sync_folder(target.parent)
         except OSError as err:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise _refusal(err) from err
         return stored
 
     def put_bytes(self, content: bytes, key: str) -> Stored:
         """Store bytes, with the same care as a file."""
         target = self.path(key)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        temporary = _beside(target)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as out:
@@ -61,13 +64,14 @@ class LocalStorage:
             temporary.replace(target)
             _sync_folder(target.parent)
         except OSError as err:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise _refusal(err) from err
         return Stored(key, len(content), hashlib.sha256(content).hexdigest())
 
     def path(self, key: str) -> Path:
         """Say where a key's file is; keys come from row ids and hashes only."""
-        assert _KEY.match(key), key
+        assert _KEY.fullmatch(key), key
         return self._root / key
 
     def exists(self, key: str) -> bool:
@@ -89,6 +93,11 @@ class LocalStorage:
         except WanfarmError:
             return False
         return True
+
+
+def _beside(target: Path) -> Path:
+    """Name a temporary file that no other writer of the same key uses."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
 
 
 def _copy(source: Path, target: Path, key: str) -> Stored:

@@ -1,5 +1,7 @@
 """What every process does for all: ring again for what waits, and no more than that."""
 
+from dataclasses import replace
+
 import pytest
 
 from shared.jobs import tick
@@ -108,7 +110,8 @@ def test_without_redis_a_tick_still_rescues(farm, settings):
 def test_the_ticker_goes_on_when_postgres_does_not_answer(settings):
     url = "postgresql+psycopg://127.0.0.1:1/nowhere"
     quick = {"tick_s": 0.05, "database_url": url}
-    ticker = tick.Ticker(open_farm(settings.model_copy(update=quick)))
+    unreachable = open_farm(settings.model_copy(update=quick))
+    ticker = tick.Ticker(unreachable)
     ticker.start()
 
     ticker.join(1)
@@ -117,12 +120,13 @@ def test_the_ticker_goes_on_when_postgres_does_not_answer(settings):
     ticker.stop()
     ticker.join(10)
     assert not ticker.is_alive()
+    unreachable.close()
 
 
 def test_a_ticker_puts_a_lost_video_back_by_itself(farm, settings, eventually):
     lost = claimed(farm).fence.video_id
     let_lease_expire(farm, lost)
-    ticker = tick.Ticker(open_farm(settings.model_copy(update={"tick_s": 0.05})))
+    ticker = tick.Ticker(replace(farm, settings=settings.model_copy(update={"tick_s": 0.05})))
     ticker.start()
 
     eventually(lambda: row(farm, lost)["state"] == "queued")
