@@ -25,7 +25,7 @@ from shared.vocabulary.catalog import MODELS
 
 IN_CI = child_environment().get("CI", "") not in {"", "false", "0"}
 MINIATURES = tuple(name for name in MODELS if name.startswith("wan-mini-"))
-TEMPLATE = "wanfarm_template"
+TEMPLATE = f"wanfarm_template_{os.getpid()}"
 _skipped: list[str] = []
 
 
@@ -92,13 +92,14 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="session")
-def template(services: Services) -> str:
+def template(services: Services) -> Iterator[str]:
     """A database with the newest schema, to copy."""
     with services.admin() as admin:
-        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(TEMPLATE)))
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     upgrade(services.url_of(TEMPLATE).replace("postgresql://", "postgresql+psycopg://", 1))
-    return TEMPLATE
+    yield TEMPLATE
+    with services.admin() as admin:
+        admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(TEMPLATE)))
 
 
 _numbers = itertools.count()
