@@ -135,7 +135,7 @@ class Client:
         Args:
             target: the farm.
             note: told when something is tried again.
-            patience_s: seconds spent on a farm that asks to come again later.
+            patience_s: seconds spent on a farm that asks to come again later; 0 is one try.
 
         Raises:
             FarmError: when the URL cannot be one.
@@ -229,7 +229,8 @@ class Client:
     def _patiently(self, ask: Ask) -> "httpx.Response":
         import httpx
 
-        waits, left = iter(_CONNECT_WAITS_S), self._patience_s
+        waits = iter(_CONNECT_WAITS_S if self._patience_s else ())
+        left = self._patience_s
         while True:
             try:
                 response = self._send(ask)

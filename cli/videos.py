@@ -80,7 +80,7 @@ def get(session: Session, video_ids: tuple[str, ...]) -> int:
 @click.option("--created-before", type=int, help="Unix seconds.")
 @click.option("--order", type=click.Choice(["asc", "desc"]), help="By creation.")
 @click.option("--after", help="Go on after this id.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most.")
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 @farm_verb
 def ls(session: Session, **options: Any) -> int:  # noqa: ANN401 - click's

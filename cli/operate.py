@@ -1,0 +1,186 @@
+"""The verbs of whoever runs the farm: groups, queue, keys, models, openapi."""
+
+import json
+import subprocess
+import sys
+import time
+from typing import Final
+
+import click
+
+from cli import render
+from cli.client import Ask, Exit, FarmError, Json
+from cli.session import Reach, Session, farm_options, farm_verb, for_each
+
+_GROUP_COLUMNS: Final = ("name", "state", "ranks", "device", "models", "video", "beat", "problem")
+_KEY_COLUMNS: Final = ("id", "name", "scope", "tenant", "created", "last used", "ends", "state")
+_MODEL_COLUMNS: Final = ("id", "task", "size", "frames", "fps", "steps", "groups", "notes")
+
+
+@click.group()
+def groups() -> None:
+    """Look at the GPU groups."""
+
+
+@groups.command("ls")
+@farm_verb
+def groups_ls(session: Session) -> int:
+    """List the groups of the last day."""
+    found = session.api.get("/v1/groups")["data"]
+    session.screen.rows(found, _GROUP_COLUMNS, _group_cells)
+    if not found:
+        session.screen.note("No group has been here. Start one: wanfarm worker run")
+    return Exit.OK
+
+
+@click.group()
+def queue() -> None:
+    """Look at the queue."""
+
+
+@queue.command("status")
+@farm_verb
+def queue_status(session: Session) -> int:
+    """Count what waits and runs."""
+    found = session.api.get("/v1/queue")
+    facts: dict[str, object] = dict(found["counts"])
+    facts["oldest waits"] = render.seconds_text(found["oldest_queued_s"])
+    facts["run p50"] = render.seconds_text(found["run_p50_s"])
+    facts["run p95"] = render.seconds_text(found["run_p95_s"])
+    facts |= {f"limit {name}": value for name, value in found["limits"].items()}
+    lines = [f"{name.replace('_', ' '):<14} {value}" for name, value in facts.items()]
+    session.screen.object(found, lines, short=str(found["counts"]["queued"]))
+    return Exit.OK
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke API keys."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    type=click.Choice(["read", "submit", "admin"]),
+    default="submit",
+    show_default=True,
+    help="Each includes those before it.",
+)
+@click.option("--tenant", help="Who owns its videos.")
+@click.option("--expires-in", type=int, metavar="SECONDS", help="Until it stops working.")
+@farm_verb
+def keys_create(
+    session: Session, name: str, *, scope: str, tenant: str | None, expires_in: int | None
+) -> int:
+    """Make a key and print it; it is shown this once."""
+    asked = {"name": name, "scope": scope, "tenant": tenant, "expires_in_s": expires_in}
+    body = {field: value for field, value in asked.items() if value is not None}
+    # not sent twice: an answer that is lost would leave a key that nobody knows
+    made = session.api.ask(Ask("POST", "/v1/keys", body, repeatable=False))
+    session.screen.object(made, [made["key"]], short=made["key"])
+    session.screen.note(f"Key {made['id']} ({made['scope']}). Keep it: it is not shown again.")
+    return Exit.OK
+
+
+@keys.command("ls")
+@farm_verb
+def keys_ls(session: Session) -> int:
+    """List the keys, without their secrets."""
+    session.screen.rows(session.api.get("/v1/keys")["data"], _KEY_COLUMNS, _key_cells)
+    return Exit.OK
+
+
+@keys.command("revoke")
+@click.argument("key_ids", metavar="KEY_ID...", nargs=-1, required=True)
+@farm_verb
+def keys_revoke(session: Session, key_ids: tuple[str, ...]) -> int:
+    """End the life of keys."""
+
+    def revoke(key_id: str) -> int:
+        gone = session.api.ask(Ask("DELETE", f"/v1/keys/{key_id}"))
+        session.screen.object(gone, [f"{gone['id']}  revoked"], short=gone["id"])
+        return Exit.OK
+
+    return for_each(key_ids, revoke)
+
+
+@click.group()
+def models() -> None:
+    """Look at the models."""
+
+
+@models.command("ls")
+@farm_verb
+def models_ls(session: Session) -> int:
+    """List the models with their defaults and the groups that take them."""
+    session.screen.rows(session.api.get("/v1/models")["data"], _MODEL_COLUMNS, _model_cells)
+    return Exit.OK
+
+
+@click.command()
+@click.option("--offline", is_flag=True, help="That of this installation; asks no farm.")
+@farm_options
+def openapi(reach: Reach, *, offline: bool) -> int:
+    """Print the OpenAPI document."""
+    if offline:
+        return _write_offline()
+    with reach.session() as session:
+        document = session.api.get("/openapi.json")
+    click.echo(json.dumps(document, ensure_ascii=False, indent=1))
+    return Exit.OK
+
+
+def _write_offline() -> int:
+    # in a process of its own: the command line and the API share no import
+    code = "import sys; from api.app import openapi_text; sys.stdout.write(openapi_text())"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise FarmError(
+            Exit.ERROR,
+            f"The API cannot be imported: {ran.stderr.strip().splitlines()[-1]}. "
+            "Install wanfarm with the extra [api], or ask a running farm.",
+        )
+    click.echo(ran.stdout, nl=False)
+    return Exit.OK
+
+
+def _group_cells(group: Json) -> tuple[object, ...]:
+    return (
+        group["name"],
+        render.group_text(group["state"]),
+        group["ranks"],
+        group["device"],
+        ",".join(group["models"]),
+        group["video_id"] or "",
+        f"{render.seconds_text(max(0.0, time.time() - group['last_heartbeat_at']))} ago",
+        group["problem"] or "",
+    )
+
+
+def _key_cells(key: Json) -> tuple[object, ...]:
+    return (
+        key["id"],
+        key["name"],
+        key["scope"],
+        key["tenant"],
+        render.moment_text(key["created_at"]),
+        render.moment_text(key["last_used_at"]),
+        render.moment_text(key["expires_at"]),
+        "revoked" if key["revoked_at"] else "",
+    )
+
+
+def _model_cells(model: Json) -> tuple[object, ...]:
+    defaults: Json = model["defaults"]
+    notes = [word for word in ("default", "warm") if model[word]]
+    return (
+        model["id"],
+        model["task_type"],
+        defaults["size"],
+        defaults["frames"],
+        defaults["fps"],
+        defaults["steps"],
+        ",".join(model["groups"]),
+        ",".join(notes),
+    )

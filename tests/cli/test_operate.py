@@ -1,0 +1,75 @@
+"""The verbs of whoever runs the farm."""
+
+import json
+
+import pytest
+
+from shared.jobs import groups
+from shared.jobs.groups import Identity, Reading
+from shared.vocabulary.states import GroupState
+
+
+@pytest.fixture
+def group(farm):
+    identity = Identity("g0", "life", "host", 4, "cuda", ("wan-mini-t2v",))
+    groups.register(farm, identity)
+    groups.beat(farm, identity, Reading(GroupState.IDLE, warm_model="wan-mini-t2v"))
+
+
+@pytest.mark.usefixtures("group")
+def test_groups_are_listed_with_their_state(wanfarm):
+    head, row = wanfarm("groups", "ls").out.splitlines()
+
+    shown = dict(zip(head.split("\t"), row.split("\t"), strict=True))
+    assert (shown["name"], shown["state"], shown["ranks"]) == ("g0", "○ idle", "4")
+    assert json.loads(wanfarm("groups", "ls", "--json").out)["object"] == "group"
+
+
+def test_without_groups_the_way_to_one_is_shown(wanfarm):
+    said = wanfarm("groups", "ls")
+
+    assert "wanfarm worker run" in said.err
+
+
+def test_queue_status_counts(wanfarm):
+    wanfarm("submit", "a ball")
+
+    assert wanfarm("queue", "status").out.splitlines()[0].split() == ["queued", "1"]
+    assert json.loads(wanfarm("queue", "status", "--json").out)["counts"]["queued"] == 1
+
+
+def test_a_key_is_made_used_listed_and_revoked(wanfarm):
+    made = json.loads(wanfarm("keys", "create", "laptop", "--scope", "read", "--json").out)
+    assert wanfarm("ls", key=made["key"]).code == 0
+
+    assert made["key"] not in wanfarm("keys", "ls").out
+    assert wanfarm("keys", "revoke", made["id"]).code == 0
+
+    assert wanfarm("ls", key=made["key"]).code == 7
+
+
+def test_a_new_key_is_all_that_stdout_has(wanfarm):
+    said = wanfarm("keys", "create", "laptop")
+
+    assert said.out.startswith("wf_")
+    assert len(said.out.split()) == 1
+    assert "not shown again" in said.err
+
+
+@pytest.mark.usefixtures("group")
+def test_models_are_listed_with_the_groups_that_take_them(wanfarm):
+    head, *rows = (line.split("\t") for line in wanfarm("models", "ls").out.splitlines())
+
+    shown = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert shown["wan-mini-t2v"]["groups"] == "g0"
+    assert shown["wan-mini-t2v"]["notes"] == "default,warm"
+    assert shown["wan2.2-t2v-a14b"]["steps"] == "40"
+
+
+def test_the_openapi_document_is_the_same_from_a_farm_and_without_one(wanfarm):
+    served = json.loads(wanfarm("openapi").out)
+
+    offline = json.loads(wanfarm("openapi", "--offline").out)
+
+    assert served == offline
+    assert "/v1/videos" in served["paths"]
