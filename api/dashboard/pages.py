@@ -137,7 +137,7 @@ def _problems(known: list[Values]) -> list[str]:
     if not known:
         return ["No group has joined this farm yet. Jobs wait until one does."]
     if len(down) == len(known):
-        return ["No group is up. Jobs wait until one is.", *words]
+        return ["No group is up. Jobs wait until one is."]
     return words
 
 

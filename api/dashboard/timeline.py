@@ -75,7 +75,7 @@ def _phases(row: Values, attempt: Values, events: list[Values]) -> list[Moment]:
         seconds: Values = attempt["report"].get("phase_seconds", {})
         return [Moment("ok", PHASE_WORDS[Phase(p)], "", s) for p, s in seconds.items()]
     ended_at = attempt["ended_at"].timestamp() if attempt["ended_at"] else None
-    ends = [began for _, began in told[1:]] + [ended_at]
+    ends = [*(began for _, began in told[1:]), ended_at] if told else []
     moments = [
         Moment(
             "run" if end is None else "ok",

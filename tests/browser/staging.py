@@ -1,4 +1,4 @@
-"""Plays a worker's part by the very functions a worker calls, so that pages have something to show."""
+"""Plays a worker's part by the very functions a worker calls, so that pages have life."""
 
 import subprocess
 from dataclasses import dataclass

@@ -21,6 +21,11 @@ export function startLive() {
   document.addEventListener("click", (event) => {
     if (menu.open && !menu.contains(event.target)) menu.open = false;
   });
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
   addEventListener("pagehide", rest);
   addEventListener("pageshow", (event) => event.persisted && wake());
   followSwaps();

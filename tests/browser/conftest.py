@@ -1,0 +1,106 @@
+"""A real browser in front of a real server: every page must be silent, local and narrow enough."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from staging import Stage
+from visitor import Visitor
+from werkzeug.serving import make_server
+
+from api.app import close, create_app
+from shared.jobs import keys
+from shared.machinery.farm import Farm
+from shared.machinery.settings import Settings
+
+CHROMIUM = shutil.which("chromium")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+    # a name that is not loopback, so that pages are no secure context there
+    "--host-resolver-rules=MAP gpu-box 127.0.0.1",
+)  # fmt: skip
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """One browser for the whole run."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """A live server for an app with these settings; gives its address."""
+    app = create_app(settings)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, name="server", daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        close(app)
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+@pytest.fixture
+def page_settings(settings: Settings) -> Settings:
+    """The farm's settings as the pages' server has them."""
+    return settings.model_copy(update={"allowed_hosts": ("127.0.0.1", "gpu-box")})
+
+
+@pytest.fixture
+def address(page_settings: Settings) -> Iterator[str]:
+    """Where the dashboard is."""
+    with serving(page_settings) as url:
+        yield url
+
+
+@pytest.fixture
+def key(farm: Farm) -> str:
+    """An admin's key."""
+    return keys.create(farm, "ops-laptop", "admin")[1]
+
+
+@pytest.fixture
+def stage(farm: Farm, key: str) -> Stage:
+    """Whoever plays the worker."""
+    return Stage(farm, key.split("_")[1])
+
+
+@pytest.fixture
+def visit(chromium: Any, address: str, key: str) -> Iterator[Visit]:
+    """`visit(path, …)`: a page of a logged-in visitor, judged at the end of the test."""
+    visitors: list[Visitor] = []
+
+    def arrive(path: str = "/", *, log_in: bool = True, **options: object) -> Visitor:
+        visitor = Visitor(chromium, address, **options)
+        visitors.append(visitor)
+        if log_in:
+            visitor.log_in(key)
+        visitor.go(path)
+        return visitor
+
+    yield arrive
+    complaints = [text for one in visitors for text in one.leave()]
+    assert complaints == []
+
+
+@pytest.fixture
+def browser_downloads(tmp_path: Path) -> Path:
+    """Where downloaded files go."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    return folder

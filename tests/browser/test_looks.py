@@ -1,0 +1,109 @@
+"""Each page in both themes and at both widths: accessible, quiet, and no wider than its window."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Visit
+from staging import Stage
+from visitor import DESK, PHONE
+
+from shared.jobs import lifecycle
+from shared.vocabulary.spec import FailureKind
+from shared.vocabulary.states import GroupState
+
+ROOT = Path(__file__).parents[2]
+VENDORED = (ROOT / "api/static/vendor", Path(__file__).parent / "vendor")
+SHIPPABLE = {"0BSD", "MIT", "ISC", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0"}
+
+
+@pytest.fixture
+def scenes(stage: Stage) -> list[str]:
+    """Paths of pages that show every state a video and a group can be in."""
+    done = stage.submit("a red ball passes behind a blue square")
+    first = stage.claim()
+    stage.denoise(first.fence, 20)
+    stage.complete(first.fence)
+
+    stopped = stage.submit("a yellow star falls into a grey lake")
+    second = stage.claim()
+    stage.denoise(second.fence, 4)
+    lifecycle.cancel(stage.farm, stopped, by="ops-laptop", reason="wrong colour")
+    lifecycle.cancelled(stage.farm, second.fence, step=4)
+
+    failed = stage.submit("portrait of a circle", max_attempts=1)
+    third = stage.claim()
+    stage.give_back(third, FailureKind.BAD_INPUT, "The image is empty. Nothing was rendered.")
+
+    running = stage.submit("a fox running through deep snow, " * 20)
+    stage.denoise(stage.claim().fence, 12)
+    waiting = stage.submit("macro: ink diffusing in water")
+    stage.beat(GroupState.BUSY, running)
+    stage.beat(GroupState.IDLE, name="g1")
+    jobs = [f"/jobs/{one}" for one in (done, stopped, failed, running, waiting)]
+    return ["/", "/jobs", "/jobs?q=no+such+prompt", "/new", f"/new?from={done}", *jobs]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_pages_are_accessible_and_fit(visit: Visit, scenes: list[str], theme: str, size: tuple):
+    visitor = visit("/", size=size, expected=("404",))
+    if theme == "light":
+        visitor.page.click("button[name=theme]")
+
+    found = {path: visitor.go(path).axe() for path in [*scenes, "/nowhere"]}
+
+    assert visitor.page.get_attribute("html", "data-theme") == theme
+    assert {path: faults for path, faults in found.items() if faults} == {}
+
+
+@pytest.mark.browser
+def test_the_login_page_is_accessible(visit: Visit):
+    visitor = visit("/login", log_in=False, size=PHONE)
+
+    assert visitor.axe() == []
+
+
+@pytest.mark.browser
+def test_an_open_menu_and_dialog_are_accessible(visit: Visit, stage: Stage):
+    video_id = stage.submit("a ball")
+    visitor = visit(f"/jobs/{video_id}", size=PHONE)
+
+    visitor.page.click("#live summary")
+    visitor.check_width()
+    assert visitor.axe() == []
+    visitor.page.keyboard.press("Escape")
+    visitor.page.click("#cancel")
+    assert visitor.axe() == []
+
+
+def test_vendored_files_are_the_ones_written_down():
+    for folder in VENDORED:
+        written: dict[str, str] = {}
+        for package in json.loads((folder / "VENDOR.json").read_text())["packages"]:
+            assert package["version"]
+            written |= package["sha256"]
+        found = {
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "VENDOR.json"
+        }
+        assert found == written
+
+
+def test_only_permissive_licences_reach_a_browser():
+    packages = json.loads((VENDORED[0] / "VENDOR.json").read_text())["packages"]
+
+    assert {one["licence"] for one in packages} <= SHIPPABLE
+
+
+def test_our_scripts_stay_small_and_nothing_is_inline():
+    static, templates = ROOT / "api/static/app", ROOT / "api/templates"
+    assert sum(path.stat().st_size for path in static.glob("*.js")) < 20_000
+    for path in templates.rglob("*.html"):
+        text = path.read_text()
+        assert "style=" not in text, path
+        assert "hx-on" not in text, path
+        assert not any("src=" not in part[:200] for part in text.split("<script")[1:]), path
