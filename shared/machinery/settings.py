@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -13,6 +14,7 @@ from shared.vocabulary.catalog import MODELS
 
 _PREFIX: Final = "WANFARM_"
 _UNPREFIXED: Final = ("DATABASE_URL", "REDIS_URL")
+_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 class ConfigurationError(Exception):
@@ -34,6 +36,12 @@ def _psycopg(url: str) -> str:
     return f"postgresql+psycopg://{rest}"
 
 
+def _redis(url: str) -> str:
+    if url.partition("://")[0] not in {"redis", "rediss", "unix"}:
+        raise ValueError("must be a redis:// URL")
+    return url
+
+
 def _known_model(name: str) -> str:
     if name not in MODELS:
         raise ValueError(f"must be one of {', '.join(MODELS)}")
@@ -42,6 +50,7 @@ def _known_model(name: str) -> str:
 
 ModelId = Annotated[str, AfterValidator(_known_model)]
 Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseSettings):
@@ -56,7 +65,7 @@ class Settings(BaseSettings):
         description="Postgres, the truth about every job.",
         validate_default=True,
     )
-    redis_url: str = Field(
+    redis_url: Annotated[str, AfterValidator(_redis)] = Field(
         default="redis://localhost:6379/0",
         validation_alias="REDIS_URL",
         description="Redis, the doorbell; may be emptied at any time.",
@@ -74,7 +83,7 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=8080, description="Port the API binds to."
     )
-    api_processes: Annotated[int, Field(ge=1)] = Field(default=2, description="gunicorn workers.")
+    api_processes: Count = Field(default=2, description="gunicorn workers.")
     api_threads: Annotated[int, Field(ge=4)] = Field(default=32, description="Threads of each.")
     public_url: str | None = Field(
         default=None, description="How clients reach the farm; for links in bodies."
@@ -95,12 +104,12 @@ class Settings(BaseSettings):
     default_image_model: ModelId = Field(
         default="wan2.2-i2v-a14b", description="Model of a request with an image and no model."
     )
-    max_body_bytes: int = Field(default=24 * 2**20, description="Largest request body.")
-    max_image_bytes: int = Field(default=16 * 2**20, description="Largest input image.")
-    max_queued_per_key: int = Field(default=100, description="Waiting videos of one key.")
-    max_queued: int = Field(default=1000, description="Waiting videos in all.")
-    max_streams: int = Field(default=12, description="Held-open answers per API process.")
-    max_streams_per_key: int = Field(default=8, description="Held-open answers per key.")
+    max_body_bytes: Count = Field(default=24 * 2**20, description="Largest request body.")
+    max_image_bytes: Count = Field(default=16 * 2**20, description="Largest input image.")
+    max_queued_per_key: Count = Field(default=100, description="Waiting videos of one key.")
+    max_queued: Count = Field(default=1000, description="Waiting videos in all.")
+    max_streams: Count = Field(default=12, description="Held-open answers per API process.")
+    max_streams_per_key: Count = Field(default=8, description="Held-open answers per key.")
 
     # the job protocol
     lease_s: Seconds = Field(default=120, description="How long a silent attempt keeps its job.")
@@ -159,7 +168,8 @@ def load_settings(**overrides: object) -> Settings:
         first = err.errors()[0]
         variable = variable_of(str(first["loc"][0]))
         rule = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{variable} is {first['input']!r}. {rule}.") from err
+        value = _PASSWORD.sub("***", repr(first["input"]))
+        raise ConfigurationError(f"{variable} is {value}. {rule[0].upper()}{rule[1:]}.") from err
 
 
 def variable_of(field: str) -> str:
