@@ -1,0 +1,1 @@
+"""The command line: a farm on one machine, and a client of any farm."""
