@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from typing import Final
 
 import click
@@ -153,7 +152,7 @@ def _group_cells(group: Json) -> tuple[object, ...]:
         group["device"],
         ",".join(group["models"]),
         group["video_id"] or "",
-        f"{render.seconds_text(max(0.0, time.time() - group['last_heartbeat_at']))} ago",
+        render.age_text(group["last_heartbeat_at"]),
         group["problem"] or "",
     )
 

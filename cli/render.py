@@ -3,6 +3,7 @@
 import datetime
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from shared.vocabulary.states import GroupState, VideoState
 
 Json = dict[str, Any]
 UNKNOWN: Final = "–"  # noqa: RUF001 - a dash: never 0 for what is not known
+_LEAST_LAST: Final = 16  # characters that the last column of a table keeps
 _CLEAR: Final = "\r\x1b[K"
 _COLOURS: Final = {
     "queued": "blue",
@@ -65,15 +67,15 @@ class Screen:
             for value in values:
                 self.line(value)
             return
-        table: list[list[str]] = [[_flat(cell) for cell in cells(value)] for value in values]
+        table: list[Sequence[str]] = [[_flat(cell) for cell in cells(value)] for value in values]
         if self.quiet:
             for row in table:
                 self._echo(row[0])
-        elif sys.stdout.isatty():
-            _print_table(head, table)
-        else:
-            for row in (*([head] if head else []), *table):
-                self._echo("\t".join(row))
+            return
+        lines = [head, *table] if head else table
+        tabbed = ("\t".join(row) for row in lines)
+        for line in _fitted(lines, _width()) if sys.stdout.isatty() else tabbed:
+            self._echo(line)
 
     def note(self, text: str) -> None:
         """Say something beside the data."""
@@ -209,6 +211,11 @@ def moment_text(seconds: int | None) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
+def age_text(seconds: int) -> str:
+    """Tell how long ago a moment of unix seconds was."""
+    return f"{seconds_text(max(0.0, time.time() - seconds))} ago"
+
+
 def seconds_text(seconds: float | None) -> str:
     """Show a duration in at most two units."""
     if seconds is None:
@@ -249,17 +256,20 @@ def _flat(cell: object) -> str:
     return " ".join(str(cell).split())
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="dim", show_header=bool(head))
-    for name in head or [""] * len(rows[0]):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(Text.from_ansi(cell) for cell in row))
-    Console().print(table)
+def _fitted(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Align cells; only the last column is cut, and never below what still says something."""
+    columns = list(zip(*rows, strict=True))[:-1]
+    widths = [max(len(click.unstyle(cell)) for cell in column) for column in columns]
+    left = max(_LEAST_LAST, width - sum(widths) - 2 * len(widths))
+    lines: list[str] = []
+    for *cells, last in rows:
+        padded = [
+            cell + " " * (wide - len(click.unstyle(cell)))
+            for cell, wide in zip(cells, widths, strict=True)
+        ]
+        cut = last if len(last) <= left else last[: left - 1] + "…"
+        lines.append("  ".join([*padded, cut]).rstrip())
+    return lines
 
 
 def _width() -> int:

@@ -14,7 +14,7 @@ from cli.session import Session, farm_verb, for_each
 
 _PAGE: Final = 100  # the farm's largest
 _ENDINGS: Final = {"video": ".mp4", "thumbnail": ".webp"}
-_COLUMNS: Final = ("id", "state", "progress", "model", "size", "frames", "created", "prompt")
+_COLUMNS: Final = ("id", "state", "model", "created", "prompt")
 
 
 @click.command()
@@ -209,14 +209,13 @@ def _pages(
 
 
 def _cells(video: Json) -> tuple[object, ...]:
+    running = video["status"] == "in_progress"
+    percent = f" {video['progress']}%" if running else ""
     return (
         video["id"],
-        render.state_text(video["status"]),
-        f"{video['progress']}%",
+        render.state_text(video["status"]) + percent,
         video["model"],
-        video["size"],
-        video["num_frames"],
-        render.moment_text(video["created_at"]),
+        render.age_text(video["created_at"]),
         video["prompt"],
     )
 

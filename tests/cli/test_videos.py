@@ -253,9 +253,24 @@ def test_a_piped_list_is_plain_columns(wanfarm):
 
     head, row = wanfarm("ls").out.splitlines()
 
-    assert head.split("\t")[:3] == ["id", "state", "progress"]
-    assert row.split("\t")[1:3] == ["○ queued", "0%"]
+    assert head.split("\t") == ["id", "state", "model", "created", "prompt"]
+    assert row.split("\t")[1:3] == ["○ queued", "wan-mini-t2v"]
     assert row.split("\t")[-1] == "two lines here"
+
+
+def test_a_list_in_a_narrow_terminal_keeps_ids_whole(started, wanfarm):
+    video_id = wanfarm("submit", "a very long prompt " * 20, "-q").out.strip()
+    parent, child = pty.openpty()
+
+    process = started("ls", stdout=child)
+    os.close(child)
+    process.wait(20)
+    shown = os.read(parent, 65536).decode()
+    os.close(parent)
+
+    assert f"\n{video_id}  " in shown
+    assert "queued" in shown
+    assert "a very long" in shown
 
 
 def test_json_lists_are_one_object_a_line_with_the_keys_of_the_api(wanfarm):
