@@ -1,23 +1,21 @@
 """`wanfarm doctor`: what this machine and these settings can and cannot do, with a fix each."""
 
-import json
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cli.client import Exit
+from cli.findings import Check
 from cli.render import to_json
 
 if TYPE_CHECKING:  # costs a fifth of a second, which `--help` need not spend
     from shared.machinery.settings import Settings
-
-Level = Literal["ok", "warn", "FAIL"]
 
 _OLDEST: Final = (3, 11)
 _GB: Final = 1e9
@@ -27,17 +25,6 @@ _NO_DISK_GB: Final = 1
 _LITTLE_SHM_GB: Final = 1
 _SHM: Final = "/dev/shm"  # noqa: S108 - looked at, not written to
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "FAIL": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What was looked at, how it is, and what to do if that is not well."""
-
-    group: str
-    name: str
-    level: Level
-    text: str
-    fix: str = ""
 
 
 @click.command()
@@ -142,8 +129,3 @@ def _print(check: Check, *, is_first: bool) -> None:
     click.echo(f"  {level}  {check.name:<12} {check.text}")
     if check.fix:
         click.echo(f"        {'':<12} -> {check.fix}")
-
-
-def read_json(text: str) -> dict[str, object]:
-    """Read the last line that a child process printed."""
-    return json.loads(text.strip().splitlines()[-1])

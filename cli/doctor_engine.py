@@ -1,6 +1,7 @@
 """The doctor's look at what renders: ffmpeg, torch and its GPUs, the weights."""
 
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from cli.doctor import Check, read_json
+from cli.findings import Check
 from shared.machinery.settings import Settings
 from shared.vocabulary.catalog import MODELS
 
@@ -79,7 +80,7 @@ def torch(_settings: Settings) -> Iterator[Check]:
         fix = "Install it anew: `make clean`, then `make setup`."
         yield Check("engine", "torch", "FAIL", f"{version} cannot be imported: {said[:120]}", fix)
         return
-    facts = read_json(ran.stdout)
+    facts: dict[str, object] = json.loads(ran.stdout.strip().splitlines()[-1])
     built = f"CUDA {facts['cuda']}" if facts["cuda"] else "CPU only"
     yield Check("engine", "torch", "ok", f"{version}, {built}")
     yield _gpu(facts, gpus())
@@ -120,11 +121,27 @@ def weights(settings: Settings) -> Iterator[Check]:
     names = settings.models if asked else [name for name in MODELS if name.startswith(_MINIATURE)]
     for name in names:
         folder = settings.models_dir / MODELS[name].directory
-        if (folder / "model_index.json").is_file():
-            yield Check("weights", name, "ok", str(folder))
+        found = folder if (folder / "model_index.json").is_file() else _cached(MODELS[name].repo)
+        if found is not None:
+            yield Check("weights", name, "ok", str(found))
         elif name.startswith(_MINIATURE):
             fix = "`wanfarm up` and `make demo` make it."
             yield Check("weights", name, "warn", f"not in {settings.models_dir}", fix)
         else:
             fix = f"Download {MODELS[name].repo} into {folder}, or set WANFARM_MODELS_DIR."
             yield Check("weights", name, "FAIL", f"not in {settings.models_dir}", fix)
+
+
+def _cached(repo: str) -> Path | None:
+    """Look where workers look too: in the Hugging Face cache of this user; asks no network."""
+    try:
+        from huggingface_hub import (
+            snapshot_download,  # pyright: ignore[reportUnknownVariableType]
+        )
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ModuleNotFoundError:
+        return None
+    try:
+        return Path(snapshot_download(repo, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None

@@ -7,7 +7,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli.client import Client, FarmError, find_target
-from cli.doctor import Check
+from cli.findings import Check
 from cli.local import Local
 from shared.machinery.database import connect, is_current
 from shared.machinery.feed import Feed
