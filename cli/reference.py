@@ -1,0 +1,157 @@
+"""Writes the reference pages that are read off the code: settings and command line.
+
+`python -m cli.reference` brings docs/reference up to date; a test holds the files to it.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+import click
+
+from cli.client import Exit
+from cli.main import VERBS, wanfarm
+from shared.machinery.settings import Settings, variable_of
+
+FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
+_GENERATED: Final = "<!-- Written by `python -m cli.reference`. Edit the code, not this file. -->"
+_EXITS: Final = MappingProxyType(
+    {
+        Exit.OK: "All went well.",
+        Exit.ERROR: "Something went wrong; stderr says what.",
+        Exit.USAGE: "The command or a setting is wrong.",
+        Exit.JOB_FAILED: "The video failed.",
+        Exit.JOB_CANCELLED: "The video was cancelled.",
+        Exit.TIMED_OUT: "`--timeout` is over; the video goes on.",
+        Exit.UNREACHABLE: "No farm answers.",
+        Exit.NOT_ALLOWED: "The key is missing, unknown, or may not do this.",
+        Exit.REJECTED: "The farm refused the request: a fault in it, or a full queue.",
+        Exit.BLOCKED: "The doctor found something that must be mended.",
+        Exit.INTERRUPTED: "Ctrl-C; a video goes on.",
+    }
+)
+_RULES: Final = MappingProxyType(
+    {
+        "minimum": "at least {}",
+        "exclusiveMinimum": "above {}",
+        "maximum": "at most {}",
+        "pattern": "matches `{}`",
+    }
+)
+
+
+def settings_page() -> str:
+    """Write the page of all settings."""
+    properties: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
+    lines = [
+        _GENERATED,
+        "# Settings",
+        "",
+        "Every process of a farm reads these variables once, at its start, and refuses to start "
+        "over a value that breaks its rule or a `WANFARM_` name that it does not know.",
+        "Each may come from a file instead: `<VARIABLE>_FILE` names it, and its text is the value. "
+        "Use that for secrets.",
+        "",
+        "| variable | default | rule | meaning |",
+        "|---|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        variable = variable_of(name)
+        schema = properties.get(name) or properties[variable]
+        cells = (_default(field.get_default()), _rule(schema), field.description or "")
+        lines.append(f"| `{variable}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """Write the page of all verbs."""
+    lines = [
+        _GENERATED,
+        "# Command line",
+        "",
+        "Data goes to stdout, notes and progress to stderr. Without a terminal the output is plain "
+        "text: lists are tab-separated, progress is one line per change.",
+        "",
+        "| exit code | meaning |",
+        "|---|---|",
+        *(f"| {code.value} | {_EXITS[code]} |" for code in Exit),
+        "",
+        "With several ids the highest code counts.",
+    ]
+    for verb in VERBS:
+        command = wanfarm.get_command(click.Context(wanfarm), verb)
+        assert command is not None
+        for words, leaf in _leaves(command, f"wanfarm {verb}"):
+            lines += ["", *_verb(words, leaf)]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: Final[MappingProxyType[str, Callable[[], str]]] = MappingProxyType(
+    {"settings.md": settings_page, "cli.md": cli_page}
+)
+
+
+def main() -> None:
+    """Write every page."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, write in PAGES.items():
+        (FOLDER / name).write_text(write())
+        click.echo(f"docs/reference/{name}")
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return "–"  # noqa: RUF001 - a dash
+    if isinstance(value, tuple):
+        parts = cast("tuple[object, ...]", value)
+        return f"`{','.join(map(str, parts))}`"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"`{text}`" if text else "empty"
+
+
+def _rule(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    return ", ".join(rule.format(schema[key]) for key, rule in _RULES.items() if key in schema)
+
+
+def _leaves(command: click.Command, words: str) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield words, command
+        return
+    for name, inner in command.commands.items():
+        yield from _leaves(inner, f"{words} {name}")
+
+
+def _verb(words: str, command: click.Command) -> Iterator[str]:
+    context = click.Context(command, info_name=words)
+    usage = " ".join([words, *command.collect_usage_pieces(context)])
+    yield f"## {words}"
+    yield ""
+    yield f"`{usage}`"
+    yield ""
+    yield " ".join((command.help or "").split())
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    if options:
+        yield ""
+        yield "| option | meaning |"
+        yield "|---|---|"
+    for option in options:
+        yield f"| {_names(option, context)} | {_help(option)} |"
+
+
+def _names(option: click.Option, context: click.Context) -> str:
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    value = "" if option.is_flag else f" {option.make_metavar(context)}"
+    return names + value.replace("|", "\\|")
+
+
+def _help(option: click.Option) -> str:
+    words = (option.help or "").replace("|", "\\|")
+    shown = option.show_default and option.default is not None
+    return f"{words} Default: `{option.default}`.".strip() if shown else words
+
+
+if __name__ == "__main__":
+    main()
