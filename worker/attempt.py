@@ -25,6 +25,7 @@ from worker.ranks.group import Progress, RankFault, RankGroup, RankStopped
 from worker.ranks.messages import Done, Generate, Load
 
 _DRAINED: Final = JobFailure(FailureKind.LOST, "The worker is leaving.")
+_FENCED: Final = JobFailure(FailureKind.LOST, "Another attempt has taken over.")
 
 
 class Runner:
@@ -128,6 +129,7 @@ class Runner:
         if claimed is None:
             return False
         assert self._keeper is not None
+        self._ranks.forget_cancels()
         self._video_id = claimed.fence.video_id
         self._keeper.hold(claimed, sent_at, self._ranks.cancel)
         log = self._log.bind(job_id=claimed.fence.video_id, attempt=claimed.fence.attempt)
@@ -158,6 +160,10 @@ class Runner:
             return "cancelled"
         except RankFault as fault:
             return self._went_wrong(claimed, fault)
+        except OSError as err:
+            why = err.strerror or "unreadable file"
+            message = f"The worker's own disk let it down ({why})."
+            return self._went_wrong(claimed, RankFault(JobFailure(FailureKind.STORAGE, message)))
         self._problem = None
         return "completed"
 
@@ -179,8 +185,11 @@ class Runner:
         )
 
         def hear(message: Progress) -> None:
-            if reporter.hear(message):
-                self._ranks.cancel()
+            try:
+                if reporter.hear(message):
+                    self._ranks.cancel()
+            except StaleAttempt:
+                self._ranks.cancel(_FENCED)
 
         return self._ranks.generate(command, hear)
 

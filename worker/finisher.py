@@ -2,12 +2,14 @@
 
 import subprocess
 import threading
+import time
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 import imageio_ffmpeg
 from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared.jobs import lifecycle
 from shared.jobs.ledger import Fence, Values
@@ -22,6 +24,7 @@ _THUMBNAIL_WIDTH: Final = 480
 _SHEET: Final = 4  # pictures a side
 _SHEET_WIDTH: Final = 160
 _FFMPEG_S: Final = 120
+_COMPLETE_PAUSE_S: Final = 0.5
 _STORE_WAITS_S: Final = (0.5, 1, 2, 4, 8, 16)  # the frames are kept meanwhile, not rendered again
 
 
@@ -50,7 +53,19 @@ def finish(farm: Farm, fence: Fence, done: Done, pattern: Values) -> None:
         },
     }
     report = done.report.model_dump(mode="json") | {"pattern": pattern}
-    lifecycle.complete(farm, fence, result, report)
+    _complete_patiently(farm, fence, result, report)
+
+
+def _complete_patiently(farm: Farm, fence: Fence, result: Values, report: Values) -> None:
+    """Write the end; a finished render outlives an outage of Postgres up to a lease long."""
+    pause, give_up = threading.Event(), time.monotonic() + farm.settings.lease_s
+    while True:
+        try:
+            return lifecycle.complete(farm, fence, result, report)
+        except SQLAlchemyError:
+            if time.monotonic() > give_up:
+                raise
+            pause.wait(_COMPLETE_PAUSE_S)
 
 
 _NAMES: Final = {

@@ -109,13 +109,11 @@ class Keeper(threading.Thread):
             self._enforce(held)
         self._touch()
         try:
-            mine = groups.beat(self._farm, self._identity, self._reading())
+            if not groups.beat(self._farm, self._identity, self._reading()):
+                self._log.warning("heartbeat.unknown")
+                groups.register(self._farm, self._identity)
         except SQLAlchemyError as err:
             self._log.warning("heartbeat.failed", error=type(err).__name__)
-            return
-        if not mine:
-            self._log.warning("heartbeat.unknown")
-            groups.register(self._farm, self._identity)
 
     def _renew(self, held: _Held) -> None:
         sent_at = time.monotonic()

@@ -3,9 +3,12 @@
 import time
 from typing import Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from shared.jobs import lifecycle
 from shared.jobs.ledger import Fence, Values
 from shared.machinery.farm import Farm
+from shared.machinery.logs import logger
 from shared.vocabulary.states import Phase
 from worker.ranks.messages import PhaseBegan, Step
 
@@ -29,6 +32,7 @@ class Reporter:
         """Begin at zero."""
         self._farm = farm
         self._fence = fence
+        self._log = logger(job_id=fence.video_id, attempt=fence.attempt)
         self._percent = 0
         self._last = 0.0
         self._detail: Values = {}
@@ -40,7 +44,7 @@ class Reporter:
         return self._pattern
 
     def hear(self, message: Step | PhaseBegan) -> bool:
-        """Take a rank's word; returns whether a cancel is asked for.
+        """Take a rank's word; returns whether a cancel is asked for. Postgres may be away.
 
         Raises:
             StaleAttempt: when the attempt no longer holds the row.
@@ -80,10 +84,10 @@ class Reporter:
         self._percent = max(self._percent, percent)
         self._last = time.monotonic()
         self._detail["updated_at"] = round(time.time(), 3)
-        return lifecycle.report(
-            self._farm,
-            self._fence,
-            event,
-            data | {"progress": self._percent},
-            {"progress": self._percent, "detail": self._detail},
-        )
+        told = data | {"progress": self._percent}
+        columns: Values = {"progress": self._percent, "detail": self._detail}
+        try:
+            return lifecycle.report(self._farm, self._fence, event, told, columns)
+        except SQLAlchemyError as err:  # the keeper judges how long an outage may last
+            self._log.warning("progress.unwritten", error=type(err).__name__)
+            return False

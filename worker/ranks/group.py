@@ -148,10 +148,9 @@ class RankGroup:
             on_progress: told of each phase and step of this attempt.
 
         Raises:
-            RankStopped: when `cancel` was called and obeyed.
+            RankStopped: when `cancel` was called, be it before, and obeyed.
             RankFault: with the reason of a rank, of `cancel`, or of our own watch.
         """
-        self._asked.clear()
         self._tell_all(command.model_dump_json())
         return _Watch(self, command, on_progress).run()
 
@@ -163,6 +162,10 @@ class RankGroup:
         """
         self._asked.append(reason)
         self._wake_out.send_bytes(b"!")
+
+    def forget_cancels(self) -> None:
+        """Drop what was meant for the job before: called between two jobs, before any load."""
+        self._asked.clear()
 
     def stop(self) -> None:
         """Let the ranks leave politely, and kill those that do not."""

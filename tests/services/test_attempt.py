@@ -1,0 +1,174 @@
+"""A parent's attempts with real ranks and a fake engine: outages, losses, leaving, bad disks."""
+
+import threading
+
+import pytest
+from psycopg import sql
+
+from shared.jobs import groups, lifecycle
+from shared.vocabulary.states import GroupState
+from tests.services.jobs import (
+    MODEL,
+    OFFER,
+    edit,
+    let_lease_expire,
+    row,
+    states_of,
+    submit,
+    take,
+)
+from worker.attempt import Runner
+from worker.keeper import Keeper
+from worker.ranks.group import Layout, RankGroup
+
+ME = groups.Identity("g0", "life-1", "host", 1, "cpu", (MODEL,))
+LONG = {"prompt": "wait", "steps": 40}  # two seconds
+
+
+class Parent:
+    """A parent without Celery: its runner, and its keeper once it is started."""
+
+    def __init__(self, farm, checkpoint) -> None:
+        layout = Layout(1, "cpu", "tests.engine.filming:Filmmaker", 30, 30, hang_s=3)
+        self.ranks = RankGroup(layout)
+        self.runner = Runner(farm, ME, self.ranks, {MODEL: checkpoint})
+        self.keeper = Keeper(farm, ME, self.runner.reading)
+        self.runner.watched_by(self.keeper)
+        self.thread = threading.Thread(target=self.runner.run_until_empty)
+        groups.register(farm, ME)
+
+    def end(self) -> None:
+        self.ranks.cancel()
+        self.thread.join(30) if self.thread.ident else None
+        self.keeper.stop()
+        self.keeper.join(10) if self.keeper.ident else None
+        self.ranks.kill()
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "go").touch()
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def parent(farm, checkpoint):
+    made = Parent(farm, checkpoint)
+    yield made
+    made.end()
+
+
+def step_of(farm, video_id: str) -> int:
+    return (row(farm, video_id)["detail"] or {}).get("step", 0)
+
+
+def admit(services, farm, *, yes: bool) -> None:
+    """Let connections to the farm's database in, or end them all."""
+    name = farm.db.url.database
+    with services.admin() as admin:
+        allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        admin.execute(allow.format(sql.Identifier(name), sql.Literal(yes)))
+        if not yes:
+            ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            admin.execute(ended, (name,))
+
+
+def test_a_render_outlives_an_outage_of_postgres_that_covers_its_end(
+    farm, services, parent, eventually
+):
+    video_id = submit(farm, **LONG)
+    parent.keeper.start()
+    parent.thread.start()
+    eventually(lambda: step_of(farm, video_id) > 1, within=30)
+
+    admit(services, farm, yes=False)
+    threading.Event().wait(3)  # the render ends meanwhile; a lease is six seconds
+    admit(services, farm, yes=True)
+
+    parent.thread.join(30)
+    assert states_of(farm, video_id) == ["queued", "in_progress", "completed"]
+
+
+def test_an_attempt_that_lost_its_row_stops_its_ranks_before_the_next_job(farm, parent, eventually):
+    lost = submit(farm, **LONG | {"steps": 100})
+    parent.thread.start()
+    eventually(lambda: step_of(farm, lost) > 1, within=30)
+
+    let_lease_expire(farm, lost)
+    lifecycle.rescue(farm)
+    other = take(farm)
+    waiting = submit(farm)
+    parent.thread.join(30)
+
+    assert row(farm, waiting)["state"] == "completed"
+    assert [attempt["kind"] for attempt in row(farm, waiting)["attempts"]] == [None]
+    assert lifecycle.renew(farm, other.fence) is False
+
+
+def test_a_worker_that_leaves_during_a_load_hands_the_job_back(
+    farm, parent, checkpoint, eventually
+):
+    (checkpoint / "go").unlink()
+    video_id = submit(farm, **LONG)
+    parent.thread.start()
+    eventually(lambda: parent.runner.reading().condition is GroupState.LOADING, within=30)
+
+    parent.runner.leave()
+    parent.runner.hand_back()
+    (checkpoint / "go").touch()
+
+    parent.thread.join(30)
+    back = row(farm, video_id)
+    assert (back["state"], back["attempts_left"]) == ("queued", 3)
+    assert back["attempts"][0]["outcome"] == "drained"
+
+
+def test_a_cancel_during_a_load_ends_the_video_before_its_first_step(
+    farm, parent, checkpoint, eventually
+):
+    (checkpoint / "go").unlink()
+    video_id = submit(farm, **LONG)
+    parent.keeper.start()
+    parent.thread.start()
+    eventually(lambda: parent.runner.reading().condition is GroupState.LOADING, within=30)
+
+    lifecycle.cancel(farm, video_id, by="a person")
+    (checkpoint / "go").touch()
+
+    parent.thread.join(30)
+    assert states_of(farm, video_id) == ["queued", "in_progress", "cancelled"]
+
+
+def test_a_deadline_that_passes_during_a_load_is_kept(farm, parent, checkpoint, eventually):
+    (checkpoint / "go").unlink()
+    video_id = submit(farm, finish_within_s=2, **LONG | {"steps": 100})
+    parent.keeper.start()
+    parent.thread.start()
+    eventually(lambda: parent.keeper._held and parent.keeper._held.asked, within=30)
+
+    (checkpoint / "go").touch()
+
+    parent.thread.join(30)
+    assert row(farm, video_id)["error"]["code"] == "deadline_missed"
+
+
+def test_a_file_that_cannot_be_read_back_fails_its_attempt_and_not_the_worker(farm, parent):
+    video_id, other = submit(farm, prompt="lie", max_attempts=1), submit(farm)
+
+    parent.runner.run_until_empty()
+
+    assert row(farm, video_id)["error"]["code"] == "storage_error"
+    assert row(farm, other)["state"] == "completed"
+
+
+def test_a_failed_attempt_of_a_running_parent_is_followed_by_another(farm, parent):
+    video_id = submit(farm, prompt="die", max_attempts=2)
+
+    parent.runner.run_until_empty()
+    edit(farm, video_id, run_after=row(farm, video_id)["created_at"])
+    parent.runner.run_until_empty()
+
+    messages = [attempt["message"] for attempt in row(farm, video_id)["attempts"]]
+    assert messages == ["Rank 0 died (exit code 9)."] * 2
+    assert lifecycle.claim(farm, OFFER) is None
