@@ -160,6 +160,15 @@ def test_a_row_that_a_frozen_client_holds_is_passed_by(farm):
     assert order_of_claims(farm) == [held]
 
 
+def test_fifteen_parents_in_the_middle_of_a_claim_leave_the_sixteenth_its_video(farm):
+    *held, free = [submit(farm) for _ in range(16)]
+    with farm.db.connect().execution_options(isolation_level="READ COMMITTED") as others:
+        lock = text("SELECT id FROM videos WHERE id = ANY(:ids) FOR UPDATE")
+        others.execute(lock, {"ids": held})
+
+        assert take(farm).fence.video_id == free
+
+
 def test_a_stored_request_that_no_longer_makes_sense_fails_alone(farm):
     odd, good = submit(farm), submit(farm)
     edit(farm, odd, spec={"model": "gone"})
