@@ -1,6 +1,10 @@
 """A real browser in front of a real server: every page must be silent, local and narrow enough."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from staging import Stage
 from visitor import Visitor
 from werkzeug.serving import make_server
 
 from api.app import close, create_app
-from shared.jobs import keys
+from api.plumbing.runtime import EXTENSION
+from shared.jobs import groups, keys
 from shared.machinery.farm import Farm
-from shared.machinery.settings import Settings
+from shared.machinery.settings import Settings, child_environment, variable_of
 
+ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
@@ -44,15 +51,17 @@ def serving(settings: Settings) -> Iterator[str]:
     """A live server for an app with these settings; gives its address."""
     app = create_app(settings)
     server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.daemon_threads = False  # so that closing it waits for the answers under way
     thread = threading.Thread(target=server.serve_forever, name="server", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.port}"
     finally:
-        close(app)
+        app.extensions[EXTENSION].hub.stop()  # lets the event streams go
         server.shutdown()
         thread.join(10)
         server.server_close()
+        close(app)
 
 
 @pytest.fixture
@@ -99,8 +108,34 @@ def visit(chromium: Any, address: str, key: str) -> Iterator[Visit]:
 
 
 @pytest.fixture
-def browser_downloads(tmp_path: Path) -> Path:
-    """Where downloaded files go."""
-    folder = tmp_path / "downloads"
-    folder.mkdir()
-    return folder
+def worker(
+    settings: Settings, farm: Farm, checkpoints: Path, eventually: Callable[..., object]
+) -> Iterator[None]:
+    """One parent with one rank on the CPU, ready to take jobs."""
+    wanted = settings.model_dump() | {"models": ("wan-mini-t2v",), "group": "g0"}
+    texts = {variable_of(name): _text(value) for name, value in wanted.items() if value is not None}
+    log = settings.data_dir.with_name("worker.log")
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker.app"],
+            env=child_environment(**texts, PYTHONPATH=str(ROOT)),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        eventually(lambda: [g for g in groups.all_groups(farm) if g["state"] == "idle"], within=60)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)

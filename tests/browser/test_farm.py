@@ -1,58 +1,16 @@
 """The whole way in a browser: the form, a real worker with real ranks, the finished file."""
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Visit
-from pydantic import SecretStr
 
-from shared.jobs import groups, queries
+from shared.jobs import queries
 from shared.machinery.farm import Farm
-from shared.machinery.settings import Settings, child_environment, variable_of
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 90_000
-
-
-@pytest.fixture
-def worker(
-    settings: Settings, farm: Farm, checkpoints: Path, eventually: Callable[..., object]
-) -> Iterator[None]:
-    """One parent with one rank on the CPU, ready to take jobs."""
-    wanted = settings.model_dump() | {"models": ("wan-mini-t2v",), "group": "g0"}
-    texts = {variable_of(name): _text(value) for name, value in wanted.items() if value is not None}
-    log = settings.data_dir.with_name("worker.log")
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker.app"],
-            env=child_environment(**texts, PYTHONPATH=str(ROOT)),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        eventually(lambda: [g for g in groups.all_groups(farm) if g["state"] == "idle"], within=60)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 @pytest.mark.timeout(300)

@@ -12,7 +12,6 @@ export function startLive() {
   if (!menu) return;
   const stored = Number(localStorage.getItem(STORED) ?? "3000");
   state.everyMs = [1000, 3000, 10000, 0].includes(stored) ? stored : 3000;
-  menu.hidden = !moving();
   for (const choice of menu.querySelectorAll("input")) {
     choice.checked = Number(choice.value) === state.everyMs;
     choice.addEventListener("change", () => choose(Number(choice.value)));
@@ -46,8 +45,8 @@ function moving() {
 
 function resume() {
   clearTimeout(state.timer);
-  if (!moving()) return say("paused");
-  if (state.everyMs === 0) return say("paused");
+  document.getElementById("live").hidden = !moving();
+  if (!moving() || state.everyMs === 0) return say("paused");
   openStream();
   state.timer = setTimeout(onTime, state.everyMs);
   say(streaming() ? "live" : "polling");
@@ -147,7 +146,7 @@ function followSwaps() {
   });
   body.addEventListener("htmx:afterRequest", (event) => {
     if (event.detail.xhr.status === 401) location.reload();
-    if (event.detail.successful) resume();
+    if (event.detail.successful && !document.hidden) resume();
   });
   body.addEventListener("htmx:sendError", () => offline());
 }
