@@ -229,6 +229,20 @@ def check(extras: str, _rest: list[str]) -> int:
     return 0
 
 
+def screenshots(extras: str, _rest: list[str]) -> int:
+    """Take the pictures of the docs again, from a farm that renders."""
+    setup(extras, [])
+    pytest = [str(VENV / "bin" / "python"), "-m", "pytest", "tests/browser/pictures.py"]
+    return subprocess.run(pytest, check=False).returncode
+
+
+def vendor(extras: str, _rest: list[str]) -> int:
+    """Copy the pinned front-end releases in again; needs npm."""
+    setup(extras, [])
+    program = [str(VENV / "bin" / "python"), "deploy/vendor/vendor.py"]
+    return subprocess.run(program, check=False).returncode
+
+
 def secrets(_extras: str, _rest: list[str]) -> int:
     """Write the secrets of docker-compose.yml, once; what is there stays."""
     folder = ROOT / "secrets"
@@ -273,7 +287,9 @@ COMMANDS = {
     "down": down,
     "test": test,
     "check": check,
+    "screenshots": screenshots,
     "secrets": secrets,
+    "vendor": vendor,
     "clean": clean,
 }
 

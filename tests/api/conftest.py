@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from callers import Caller, Hand, caller_of
 from flask import Flask
 
 from api.app import close, create_app
 from shared.machinery.farm import Farm
 from shared.machinery.settings import Settings
+from tests.api.callers import Caller, Hand, caller_of
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """Keys, scopes, sessions and what every answer carries."""
 
 import pytest
-from callers import Caller, caller_of
 from flask import Flask, Response
 
 from api.app import close, create_app
 from api.plumbing import auth
 from shared.jobs import keys
 from shared.machinery.settings import ConfigurationError, Settings
+from tests.api.callers import Caller, caller_of
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The bytes of a video: whole, in ranges, by link, and when there are none."""
 
 import pytest
-from callers import FILES, Caller, Hand
 
 from shared.jobs import removal
 from shared.machinery.tables import Video
+from tests.api.callers import FILES, Caller, Hand
 
 VIDEO = FILES["video"]
 

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from callers import Caller, Hand
 
 from shared.machinery.settings import Settings
+from tests.api.callers import Caller, Hand
 
 SSE = {"Accept": "text/event-stream"}
 

@@ -4,9 +4,9 @@ import base64
 import io
 
 import pytest
-from callers import Caller, png, rows
 
 from shared.vocabulary.errors import CODES
+from tests.api.callers import Caller, png, rows
 
 DEEP = b'{"prompt":' + b"[" * 20 + b"1" + b"]" * 20 + b"}"
 

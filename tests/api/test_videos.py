@@ -6,11 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from callers import Caller, Hand, caller_of, png, rows
 from PIL import Image
 
 from shared.jobs.removal import image_key
 from shared.machinery.settings import Settings
+from tests.api.callers import Caller, Hand, caller_of, png, rows
 
 PICTURE = "data:image/png;base64," + base64.b64encode(png(200, 100)).decode()
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from staging import Stage
-from visitor import Visitor
 from werkzeug.serving import make_server
 
 from api.app import close, create_app
@@ -22,6 +20,8 @@ from api.plumbing.runtime import EXTENSION
 from shared.jobs import groups, keys
 from shared.machinery.farm import Farm
 from shared.machinery.settings import Settings, child_environment, variable_of
+from tests.browser.staging import Stage
+from tests.browser.visitor import Visitor
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")

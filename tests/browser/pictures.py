@@ -7,12 +7,12 @@ from collections.abc import Callable
 from io import BytesIO
 
 import pytest
-from conftest import ROOT, Visit
 from PIL import Image
-from staging import Stage
-from visitor import DESK, PHONE
 
 from shared.jobs import lifecycle, queries
+from tests.browser.conftest import ROOT, Visit
+from tests.browser.staging import Stage
+from tests.browser.visitor import DESK, PHONE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 TARGET = ROOT / "docs" / "pictures"

@@ -4,10 +4,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from conftest import Visit
 
 from shared.jobs import queries
 from shared.machinery.farm import Farm
+from tests.browser.conftest import Visit
 
 pytestmark = pytest.mark.browser
 PATIENCE_MS = 90_000

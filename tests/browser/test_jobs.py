@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Visit, serving
 from sqlalchemy import text
-from staging import Stage
-from visitor import Visitor
 
 from shared.jobs import lifecycle, queries
 from shared.machinery.settings import Settings
 from shared.vocabulary.spec import FailureKind
+from tests.browser.conftest import Visit, serving
+from tests.browser.staging import Stage
+from tests.browser.visitor import Visitor
 
 pytestmark = pytest.mark.browser
 RARELY = "localStorage.setItem('wf.live', '10000')"

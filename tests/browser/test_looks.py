@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Visit
-from staging import Stage
-from visitor import DESK, PHONE
 
 from shared.jobs import lifecycle
 from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import GroupState
+from tests.browser.conftest import Visit
+from tests.browser.staging import Stage
+from tests.browser.visitor import DESK, PHONE
 
 ROOT = Path(__file__).parents[2]
 VENDORED = (ROOT / "api/static/vendor", Path(__file__).parent / "vendor")

@@ -3,11 +3,11 @@
 from io import BytesIO
 
 import pytest
-from conftest import Visit
 from PIL import Image
-from staging import Stage
 
 from shared.jobs import queries
+from tests.browser.conftest import Visit
+from tests.browser.staging import Stage
 
 pytestmark = pytest.mark.browser
 

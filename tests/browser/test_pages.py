@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from staging import Stage
 
 from api.app import close, create_app
 from shared.jobs import keys, queries
 from shared.machinery.farm import Farm
 from shared.machinery.settings import Settings
+from tests.browser.staging import Stage
 
 HTML = {"Accept": "text/html"}
 

@@ -1,11 +1,11 @@
 """Logging in and out, scopes, theme, and what a hidden or offline page does."""
 
 import pytest
-from conftest import Visit
-from staging import Stage
 
 from shared.jobs import keys
 from shared.machinery.farm import Farm
+from tests.browser.conftest import Visit
+from tests.browser.staging import Stage
 
 pytestmark = pytest.mark.browser
 
