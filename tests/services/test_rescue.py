@@ -1,5 +1,7 @@
 """What becomes of an attempt that went wrong, was lost, or may not go on."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,7 +17,6 @@ from tests.services.jobs import (
     ago,
     claimed,
     edit,
-    everything,
     let_back_off_pass,
     let_lease_expire,
     row,
@@ -192,11 +193,16 @@ def test_the_deadline_of_a_running_video_is_its_parents_affair(farm):
     assert row(farm, claim.fence.video_id)["state"] == "in_progress"
 
 
-def test_two_rescuers_at_once_end_an_attempt_once(farm):
+def test_many_rescuers_at_once_end_an_attempt_once(farm):
     video_id = claimed(farm).fence.video_id
     let_lease_expire(farm, video_id)
-    before = lifecycle.Fence(video_id, 1)
+    start = threading.Barrier(8)
 
-    assert [lifecycle.rescue(farm), lifecycle.rescue(farm)] == [1, 0]
+    def one(_: int) -> int:
+        start.wait()
+        return lifecycle.rescue(farm)
 
-    assert len(everything(farm)[1]) == before.attempt
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(one, range(8))) == 1
+
+    assert states_of(farm, video_id) == ["queued", "in_progress", "queued"]
