@@ -48,7 +48,7 @@ def test_a_database_that_is_away_is_a_blocker_with_a_fix_and_no_password(look, m
 
 
 def test_an_empty_database_lacks_its_schema(look, monkeypatch, services):
-    code, checks = look(monkeypatch, database_url=services.postgres_url)
+    code, checks = look(monkeypatch, database_url=services.url_of("postgres"))
 
     assert (code, checks["schema"]["level"]) == (9, "FAIL")
     assert "wanfarm db upgrade" in checks["schema"]["fix"]
