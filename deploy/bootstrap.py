@@ -24,6 +24,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 OLDEST = (3, 11)
 NAMES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
 EXTRAS = ("api", "cli", "embedded", "worker", "dev")
+MOST_BESIDE = 4  # test processes at once, each with a Postgres and a Redis of its own
 LINTERS = (
     ("ruff", "check"),
     ("ruff", "format", "--check"),
@@ -212,7 +213,8 @@ def test(extras: str, rest: list[str]) -> int:
         names = sorted(path.name for path in (ROOT / "tests").iterdir() if path.is_dir())
         raise Refusal(f"T is {folder!r}. It names a folder of tests/: {', '.join(names)}.")
     command = [str(VENV / "bin" / "python"), "-m", "pytest", *([f"tests/{folder}"] * bool(folder))]
-    return subprocess.run([*command, *rest], check=False).returncode
+    beside = ["-n", str(min(MOST_BESIDE, os.cpu_count() or 1)), "--dist", "loadfile"]
+    return subprocess.run([*command, *beside, *rest], check=False).returncode
 
 
 def check(extras: str, _rest: list[str]) -> int:

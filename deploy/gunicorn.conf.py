@@ -1,10 +1,14 @@
 """gunicorn for the API: threads, because a held-open answer costs one, and few processes."""
 
+import ctypes
+import signal
+import sys
 from pathlib import Path
 
 from shared.machinery.settings import load_settings
 
 _settings = load_settings()
+_PR_SET_PDEATHSIG = 1
 _memory = Path("/dev/shm")  # noqa: S108 - heartbeat files; a slow disk would look like a hung worker
 
 bind = f"{_settings.host}:{_settings.port}"
@@ -19,3 +23,9 @@ control_socket_disable = True  # otherwise a socket appears below the home direc
 accesslog = None  # the app logs requests itself, without tokens
 loglevel = "warning"
 proc_name = "wanfarm-api"
+
+
+def post_fork(_server: object, _worker: object) -> None:
+    """Let a worker end with its master: a killed master would leave it on the port for seconds."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

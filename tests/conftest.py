@@ -28,6 +28,10 @@ MINIATURES = tuple(name for name in MODELS if name.startswith("wan-mini-"))
 TEMPLATE = f"wanfarm_template_{os.getpid()}"
 _skipped: list[str] = []
 
+# A shell that starts the tests in the background leaves these ignored, for our children too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
 
 @dataclass(frozen=True)
 class Services:
