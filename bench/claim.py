@@ -3,8 +3,8 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,9 @@ FROM generate_series(1, :rows) AS n
 @click.option("--claims", default=300, show_default=True, help="Claims to time.")
 def main(finished: int, waiting: int, tenants: int, claims: int) -> None:
     """Fill a database of its own, show the plan of the claim, and time claims."""
-    with _database() as url:
+    with _services() as (url, redis_url):
         upgrade(url)
-        farm = open_farm(load_settings(DATABASE_URL=url))
+        farm = open_farm(load_settings(DATABASE_URL=url, REDIS_URL=redis_url))
         _fill(url, finished, waiting, tenants)
         _show_plan(farm)
         _time(farm, claims)
@@ -53,22 +53,33 @@ def main(finished: int, waiting: int, tenants: int, claims: int) -> None:
 
 
 @contextmanager
-def _database() -> Generator[str]:
-    """Run a Postgres of our own, so that nothing else is measured or touched."""
-    with tempfile.TemporaryDirectory(prefix="wanfarm-bench-") as state:
-        home = embedded.open_home(Path(state), load_settings().embedded_user)
-        service = embedded.prepare_postgres(home, durable=True)
-        with (Path(state) / "postgres.log").open("wb") as log:
-            process = spawn(service.program, log)
-        try:
-            deadline = time.monotonic() + 30
-            while not embedded.postgres_ready(service, process.pid):
-                assert time.monotonic() < deadline, "Postgres did not start"
-            yield service.url.replace("postgresql://", "postgresql+psycopg://", 1)
-        finally:
-            process.terminate()
-            process.wait(30)
-            embedded.discard(Path(state))
+def _services() -> Generator[tuple[str, str]]:
+    """Run a Postgres and a Redis of our own, so that nothing else is measured or touched."""
+    with tempfile.TemporaryDirectory(prefix="wanfarm-bench-") as folder, ExitStack() as running:
+        state = Path(folder)
+        running.callback(embedded.discard, state)
+        home = embedded.open_home(state, load_settings().embedded_user)
+        postgres = embedded.prepare_postgres(home, durable=True)
+        valkey = embedded.prepare_valkey(home)
+        running.enter_context(_run(postgres, embedded.postgres_ready, state))
+        running.enter_context(_run(valkey, embedded.valkey_ready, state))
+        yield postgres.url.replace("postgresql://", "postgresql+psycopg://", 1), valkey.url
+
+
+@contextmanager
+def _run(
+    service: embedded.Service, ready: Callable[[embedded.Service, int], bool], state: Path
+) -> Generator[None]:
+    with (state / f"{service.program.name}.log").open("wb") as log:
+        process = spawn(service.program, log)
+    try:
+        deadline = time.monotonic() + 30
+        while not ready(service, process.pid):
+            assert time.monotonic() < deadline, f"{service.program.name} did not start"
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def _fill(url: str, finished: int, waiting: int, tenants: int) -> None:
