@@ -102,18 +102,8 @@ def rerun(video_id: str) -> Response:
     as_it_was = asking.Sent(Overrides(), None, names_image=False)
     fields, image = asking.remixed(row, as_it_was)
     resolved = asking.settle(farm(), fields, image)
-    order = intake.Order(
-        tenant=caller.tenant,
-        key_id=caller.key_id,
-        key_name=caller.key_name,
-        spec=resolved.spec,
-        delivery=resolved.delivery,
-        asked=resolved.asked,
-        warnings=resolved.warnings,
-        remixed_from=row["id"],
-        idempotency_key=request.form.get("idempotency_key", "")[:64] or None,
-        fingerprint=intake.fingerprint(request.path, {}),
-    )
+    key = request.form.get("idempotency_key", "")[:64] or None
+    order = asking.order(caller, resolved, row["id"], key, {})
     return redirect(f"/jobs/{intake.submit(farm(), order).video_id}", 303)
 
 

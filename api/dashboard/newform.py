@@ -169,9 +169,7 @@ def read_form(farm: Farm, request: Request, caller: Caller, source: Values | Non
     if model and fields.get("negative_prompt") == model.negative_prompt:
         del fields["negative_prompt"]  # the page had filled it in: nobody asked for it
     wanted = validate(VideoRequest, fields, lax=True)
-    if (wanted.priority or 0) > 0 and not caller.may("admin"):
-        message = f"priority is {wanted.priority}. Your key may ask for 0 at most. Lower it."
-        raise RequestRejected([Fault("priority", "priority_not_allowed", message)])
+    asking.check_rights(wanted, caller)
     sent = body.files.get(IMAGE)
     limit = farm.settings.max_image_bytes
     image = read_image(sent, limit=limit) if sent else None
@@ -195,18 +193,7 @@ def submit(farm: Farm, caller: Caller, read: Read, source: Values | None, key: s
     said = read.request.model_dump(mode="json", exclude_unset=True)
     image = read.resolved.spec.image
     said |= {IMAGE: image.sha256} if image else {}
-    order = intake.Order(
-        tenant=caller.tenant,
-        key_id=caller.key_id,
-        key_name=caller.key_name,
-        spec=read.resolved.spec,
-        delivery=read.resolved.delivery,
-        asked=read.resolved.asked,
-        warnings=read.resolved.warnings,
-        remixed_from=source["id"] if source else None,
-        idempotency_key=key or None,
-        fingerprint=intake.fingerprint("/new", said),
-    )
+    order = asking.order(caller, read.resolved, source["id"] if source else None, key or None, said)
     return intake.submit(farm, order).video_id
 
 

@@ -65,7 +65,7 @@ def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
             faults.append(_two_images())
         picture, named = body.files[name], True
     valid = validate(model, fields, lax=body.is_form, before=faults)
-    _check_rights(valid, caller)
+    check_rights(valid, caller)
     limit = farm.settings.max_image_bytes
     image = read_image(picture, limit=limit) if picture else None
     return Sent(valid, image, named)
@@ -88,7 +88,23 @@ def submit(
     """Store the image and the video; the same Idempotency-Key gives the same video."""
     if sent.image is not None:
         sent.image.store(farm)
-    order = intake.Order(
+    key, said = idempotency_key(), sent.printable()
+    return intake.submit(farm, order(caller, resolved, remixed_from, key, said))
+
+
+def order(
+    caller: Caller, resolved: Resolved, remixed_from: str | None, key: str | None, said: Values
+) -> intake.Order:
+    """Put a checked request into its sender's name.
+
+    Args:
+        caller: who sends it.
+        resolved: what to render.
+        remixed_from: the id of the video that it is made after.
+        key: the Idempotency-Key; the same one gives the same video.
+        said: what was sent, before defaults: the key stands for this and nothing else.
+    """
+    return intake.Order(
         tenant=caller.tenant,
         key_id=caller.key_id,
         key_name=caller.key_name,
@@ -97,10 +113,9 @@ def submit(
         asked=resolved.asked,
         warnings=resolved.warnings,
         remixed_from=remixed_from,
-        idempotency_key=idempotency_key(),
-        fingerprint=intake.fingerprint(request.path, sent.printable()),
+        idempotency_key=key,
+        fingerprint=intake.fingerprint(request.path, said),
     )
-    return intake.submit(farm, order)
 
 
 def remixed(row: Values, sent: Sent) -> tuple[Overrides, ImageRef | None]:
@@ -147,7 +162,8 @@ def _id_of(name: str) -> str:
     return model.id if model else name
 
 
-def _check_rights(fields: Overrides, caller: Caller) -> None:
+def check_rights(fields: Overrides, caller: Caller) -> None:
+    """Refuse what only administrators may ask for."""
     if caller.may("admin"):
         return
     if (fields.priority or 0) > 0:

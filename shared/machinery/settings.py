@@ -163,13 +163,19 @@ def load_settings(**overrides: object) -> Settings:
     """
     _refuse_unknown(os.environ)
     try:
-        return Settings.model_validate(_from_files(os.environ) | overrides)
+        settings = Settings.model_validate(_from_files(os.environ) | overrides)
     except ValidationError as err:
         first = err.errors()[0]
         variable = variable_of(str(first["loc"][0]))
         rule = first["msg"].removeprefix("Value error, ")
         value = _PASSWORD.sub("***", repr(first["input"]))
         raise ConfigurationError(f"{variable} is {value}. {rule[0].upper()}{rule[1:]}.") from err
+    if settings.heartbeat_s * 3 > settings.lease_s:
+        raise ConfigurationError(
+            f"WANFARM_HEARTBEAT_S is {settings.heartbeat_s:g}. It must be at most a third of "
+            f"WANFARM_LEASE_S ({settings.lease_s:g}), so that one lost renewal loses no job."
+        )
+    return settings
 
 
 def variable_of(field: str) -> str:

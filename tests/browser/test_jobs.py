@@ -26,7 +26,8 @@ def test_filters_survive_a_reload(visit: Visit, stage: Stage):
 
     visitor.page.fill("#search", "ball")
     visitor.page.select_option("select[name=state]", "queued")
-    visitor.page.click("button:text('Filter')")
+    with visitor.page.expect_navigation():
+        visitor.page.click("button:text('Filter')")
     visitor.page.reload()
 
     assert visitor.page.input_value("#search") == "ball"

@@ -55,14 +55,14 @@ def test_every_kind_of_value_is_read_from_its_variable():
         WANFARM_PORT="80",
         WANFARM_MODELS="wan2.2-ti2v-5b, wan2.2-t2v-a14b",
         WANFARM_ALLOWED_HOSTS="a.example,b.example",
-        WANFARM_LEASE_S="7.5",
+        WANFARM_LEASE_S="67.5",
         WANFARM_GROUP="",
     )["settings"]
 
     assert settings["database_url"] == "postgresql+psycopg://u:p@db/farm"
     assert settings["models"] == ["wan2.2-ti2v-5b", "wan2.2-t2v-a14b"]
     assert settings["allowed_hosts"] == ["a.example", "b.example"]
-    assert (settings["port"], settings["lease_s"], settings["group"]) == (80, 7.5, "g0")
+    assert (settings["port"], settings["lease_s"], settings["group"]) == (80, 67.5, "g0")
 
 
 WRONG = {
@@ -194,3 +194,8 @@ def test_secrets_are_not_shown():
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_says_what_it_is_for(name):
     assert Settings.model_fields[name].description.endswith(".")
+
+
+def test_a_heartbeat_that_a_lease_cannot_outlive_is_refused():
+    with pytest.raises(ConfigurationError, match="at most a third of WANFARM_LEASE_S"):
+        load_settings(lease_s=20, heartbeat_s=10)
