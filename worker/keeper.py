@@ -17,6 +17,7 @@ from shared.machinery.feed import NUDGES, Subscription
 from shared.machinery.logs import logger
 from shared.vocabulary.errors import JobFailure, StaleAttempt
 from shared.vocabulary.spec import FailureKind
+from shared.vocabulary.states import GroupState
 
 # Of the lease: without a confirmed renewal by then the ranks stop, before anyone else may start.
 _UNSURE: Final = 0.7
@@ -50,6 +51,7 @@ class Keeper(threading.Thread):
         self._log = logger(group=identity.name)
         self._lock = threading.Lock()
         self._held: _Held | None = None
+        self._told: tuple[GroupState, str | None] | None = None
         self._stop_asked = threading.Event()
 
     def hold(self, claimed: lifecycle.Claim, sent_at: float, cancel: Cancel) -> None:
@@ -92,7 +94,7 @@ class Keeper(threading.Thread):
     def _listen(self, nudges: Subscription) -> None:
         due = 0.0
         while not self._stop_asked.is_set():
-            if time.monotonic() >= due:
+            if time.monotonic() >= due or self._is_news(self._reading()):
                 self._beat()
                 due = time.monotonic() + self._farm.settings.heartbeat_s
             nudge = nudges.next(min(0.5, self._farm.settings.heartbeat_s))
@@ -108,12 +110,18 @@ class Keeper(threading.Thread):
             self._renew(held)
             self._enforce(held)
         self._touch()
+        reading = self._reading()
+        self._told = (reading.condition, reading.video_id)
         try:
-            if not groups.beat(self._farm, self._identity, self._reading()):
+            if not groups.beat(self._farm, self._identity, reading):
                 self._log.warning("heartbeat.unknown")
                 groups.register(self._farm, self._identity)
         except SQLAlchemyError as err:
             self._log.warning("heartbeat.failed", error=type(err).__name__)
+
+    def _is_news(self, reading: groups.Reading) -> bool:
+        """Tell whether people would see something else than at the last beat."""
+        return self._told != (reading.condition, reading.video_id)
 
     def _renew(self, held: _Held) -> None:
         sent_at = time.monotonic()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
+from shared.jobs import groups
+
 
 def test_a_video_is_rendered_stored_and_told(house, completes):
     house.start()
@@ -45,6 +47,19 @@ def test_one_parent_serves_all_its_models(house, completes):
     second = house.submit(model="wan-mini-ti2v", guidance_low=None, boundary=None)
 
     assert completes(first)["group_name"] == completes(second)["group_name"] == "g0"
+
+
+def test_a_group_says_what_it_does_without_waiting_for_its_heartbeat(house, completes, eventually):
+    house.start(heartbeat_s=200, lease_s=600)
+
+    def state():
+        return next((group["state"] for group in groups.all_groups(house.farm)), None)
+
+    eventually(lambda: state() == "idle", within=60)
+    video_id = house.submit(steps=30, width=128, height=128)
+    eventually(lambda: state() == "busy", within=20)
+    completes(video_id)
+    eventually(lambda: state() == "idle", within=20)
 
 
 def read_back(path: Path) -> dict:
