@@ -1,7 +1,8 @@
 """The models a farm can render with: the facts that validation, planning and pages all read.
 
 Sources: the Wan2.2 repository's shared configuration (boundary, steps, guidance, shift, negative
-prompt) and the published diffusers checkpoints (geometry, layout).
+prompt) and the published diffusers checkpoints (geometry, layout, parameters). What a decode holds
+was measured on an H200 with torch 2.11: 704x1280x121 with the VAE 2.2, 480x832x81 with the 2.1.
 """
 
 from dataclasses import dataclass
@@ -51,6 +52,15 @@ class Model:
     shift: float
     boundary: float | None  # None: the model has one expert
     blocks: int  # transformer blocks per expert
+    heads: int  # of self-attention
+    width: int  # of a token's hidden state
+    ffn: int  # width of the feed-forward
+    expert_parameters: int
+    text_parameters: int = 5_680_000_000  # UMT5-xxl
+    vae_parameters: int
+    # What a decoder in bf16 holds at most, per pixel of a frame: ours, and that of diffusers.
+    decode_bytes_per_pixel: int
+    reference_decode_bytes_per_pixel: int
     negative_prompt: str
     expand_timesteps: bool = False  # one timestep per token (TI2V-5B)
 
@@ -106,6 +116,13 @@ _T2V_A14B: Final = Model(
     shift=12.0,
     boundary=0.875,
     blocks=40,
+    heads=40,
+    width=5120,
+    ffn=13824,
+    expert_parameters=14_290_000_000,
+    vae_parameters=126_892_531,
+    decode_bytes_per_pixel=19_300,
+    reference_decode_bytes_per_pixel=11_200,
     negative_prompt=WAN_NEGATIVE_PROMPT,
 )
 _I2V_A14B: Final = Model(
@@ -127,6 +144,13 @@ _I2V_A14B: Final = Model(
     shift=5.0,
     boundary=0.9,
     blocks=40,
+    heads=40,
+    width=5120,
+    ffn=13824,
+    expert_parameters=14_290_000_000,
+    vae_parameters=126_892_531,
+    decode_bytes_per_pixel=19_300,
+    reference_decode_bytes_per_pixel=11_200,
     negative_prompt=WAN_NEGATIVE_PROMPT,
 )
 _TI2V_5B: Final = Model(
@@ -148,6 +172,13 @@ _TI2V_5B: Final = Model(
     shift=5.0,
     boundary=None,
     blocks=30,
+    heads=24,
+    width=3072,
+    ffn=14336,
+    expert_parameters=5_000_000_000,
+    vae_parameters=704_688_668,
+    decode_bytes_per_pixel=15_000,
+    reference_decode_bytes_per_pixel=11_500,
     negative_prompt=WAN_NEGATIVE_PROMPT,
     expand_timesteps=True,
 )
@@ -174,6 +205,14 @@ def _miniature(task: Task, like: Model, *, size_multiple: int) -> Model:
         shift=like.shift,
         boundary=like.boundary,
         blocks=6,
+        heads=2,
+        width=48,
+        ffn=96,
+        expert_parameters=215_000,
+        text_parameters=25_000,
+        vae_parameters=800_000,
+        decode_bytes_per_pixel=19_300,
+        reference_decode_bytes_per_pixel=11_500,
         negative_prompt="",
         expand_timesteps=like.expand_timesteps,
     )

@@ -27,7 +27,7 @@ CODES: Final = MappingProxyType(
         _REQUEST,
         "invalid_json invalid_form invalid_header ambiguous_form duplicate_field unknown_field "
         "missing_field invalid_value invalid_cache_policy conflicting_fields not_for_model "
-        "image_required image_not_allowed invalid_image url_fetch_disabled lora_not_found "
+        "image_required image_not_allowed invalid_image url_fetch_disabled lora_mismatch "
         "use_batches unsupported_feature invalid_cursor",
     )
     | _codes(401, "authentication_error", "missing_key invalid_key")
@@ -35,7 +35,7 @@ CODES: Final = MappingProxyType(
     | _codes(
         404,
         "not_found_error",
-        "not_found video_not_found model_not_found group_not_found key_not_found",
+        "not_found video_not_found model_not_found lora_not_found group_not_found key_not_found",
     )
     | _codes(409, "conflict_error", "video_not_ready not_cancellable not_queued")
     | _codes(410, "not_found_error", "content_gone")
@@ -43,7 +43,7 @@ CODES: Final = MappingProxyType(
     | _codes(413, _REQUEST, "body_too_large image_too_large")
     | _codes(415, _REQUEST, "unsupported_media_type")
     | _codes(416, _REQUEST, "range_not_satisfiable")
-    | _codes(422, _REQUEST, "idempotency_key_reused")
+    | _codes(422, _REQUEST, "idempotency_key_reused does_not_fit")
     | _codes(429, "rate_limit_error", "queue_full stream_limit", retryable=True)
     | _codes(500, "server_error", "internal_error", retryable=True)
     | _codes(
@@ -118,6 +118,7 @@ JOB_CODES: Final = MappingProxyType(
         FailureKind.BAD_INPUT: "invalid_input",
         FailureKind.BAD_CHECKPOINT: "model_load_failed",
         FailureKind.BAD_LORA: "lora_mismatch",
+        FailureKind.DOES_NOT_FIT: "does_not_fit",
         FailureKind.OUT_OF_MEMORY: "out_of_memory",
         FailureKind.CUDA_ERROR: "engine_crashed",
         FailureKind.COLLECTIVE: "engine_crashed",

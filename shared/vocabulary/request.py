@@ -131,7 +131,7 @@ class Overrides(BaseModel):
         default=None, description="How the image meets another aspect."
     )
     loras: Annotated[list[LoraRef], Field(max_length=8)] | None = Field(
-        default=None, description="Not supported yet."
+        default=None, description="Adapters of /v1/loras, each with strength and target."
     )
     cache: Cache | None = Field(default=None, description="Block cache: a policy's name, or knobs.")
     priority: Annotated[int, Field(ge=-10, le=10)] | None = Field(
@@ -196,12 +196,12 @@ OFF_VALUES: Final[MappingProxyType[str, Any]] = MappingProxyType(
     }
 )
 REFUSED: Final = frozenset(
-    {"output_path", "video_path", "perf_dump_path", "diffusers_kwargs", "lora", "scale"}
+    {"output_path", "video_path", "perf_dump_path", "diffusers_kwargs", "scale"}
 )
 # Objects whose members count as top-level fields.
 CONTAINERS: Final = ("extra_body", "extra_params", "extra_json", "extra_args")
 # Fields that are built from others before the request is read.
-COMPOSED: Final = ("width", "height", "enable_cache_dit", "cache_dit_params")
+COMPOSED: Final = ("width", "height", "lora", "enable_cache_dit", "cache_dit_params")
 CACHE_DIT_NAMES: Final = MappingProxyType(
     {
         "Fn_compute_blocks": "fn",

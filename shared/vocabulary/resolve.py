@@ -2,16 +2,28 @@
 
 import itertools
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
+from shared.vocabulary.adapters import Adapter, loras_of, warn_of_guidance, with_quality
+from shared.vocabulary.cache_levels import CacheEnvironment, says_anything, settle
 from shared.vocabulary.catalog import MODELS, Model, find_model
 from shared.vocabulary.errors import Fault, RequestRejected
 from shared.vocabulary.geometry import frames_of, size_of
-from shared.vocabulary.request import Overrides
-from shared.vocabulary.spec import CacheWish, Delivery, GenerationSpec, ImageRef
+from shared.vocabulary.request import Overrides, Quality
+from shared.vocabulary.spec import (
+    CachePolicyName,
+    CacheWish,
+    Delivery,
+    GenerationSpec,
+    ImageRef,
+)
 
+_NONE: Final[Mapping[str, Adapter]] = MappingProxyType({})
 _DRAWN_SEEDS: Final = 2**32
+_CACHE_OF: Final[dict[Quality, CachePolicyName]] = {"draft": "fast", "high": "off"}
 _DELIVERY: Final = (
     "priority", "max_attempts", "start_within_s", "finish_within_s", "expires_in_s",
     "metadata", "user", "group",
@@ -50,6 +62,7 @@ def resolve(
     default_text_model: str,
     default_image_model: str,
     image: ImageRef | None = None,
+    adapters: Mapping[str, Adapter] = _NONE,
 ) -> Resolved:
     """Apply the model's defaults and every rule.
 
@@ -58,6 +71,7 @@ def resolve(
         default_text_model: the model of a request that names none and brings no image.
         default_image_model: the same, with an image.
         image: the image of `input_reference`, cleaned and stored.
+        adapters: the LoRAs there are, by name.
 
     Raises:
         RequestRejected: with every fault found.
@@ -67,7 +81,11 @@ def resolve(
     if model is None:
         raise RequestRejected([_unknown_model(name)])
     found = Findings()
-    values = _values(request, model, image, found)
+    filled = with_quality(request, model)
+    values = _values(filled, model, image, found)
+    values["loras"] = loras = loras_of(filled, model, adapters, found)
+    high = values["guidance_high"]
+    warn_of_guidance(loras, model.guidance_high if high is None else high, adapters, found)
     delivery = _delivery(request, found)
     if found.faults:
         raise RequestRejected(found.faults)
@@ -168,10 +186,8 @@ def _check_image(model: Model, image: ImageRef | None, found: Findings) -> None:
 def _check_unbuilt(request: Overrides, found: Findings) -> None:
     """Refuse by name what this version does not do, so that nothing is dropped silently."""
     wanted = {
-        "loras": bool(request.loras),
         "webhook_url": bool(request.webhook_url),
         "embed_provenance": bool(request.embed_provenance),
-        "quality": request.quality == "distill4",
     }
     for name, is_wanted in wanted.items():
         if is_wanted:
@@ -247,47 +263,24 @@ def _one_expert(name: str, value: float, model: Model) -> str:
     return f"{name} is {value:g}. {model.id} has one expert. Leave {name} out."
 
 
-def _cache(request: Overrides, model: Model, found: Findings) -> str | None:
-    """Say `off` or `default`; anything that would switch the block cache on is not built yet."""
+def _cache(request: Overrides, model: Model, found: Findings) -> CachePolicyName | CacheWish | None:
+    """Keep what the request says, and nothing it does not say: its group settles the rest."""
     wish = request.cache
     if wish is None:
-        return "off" if request.quality in {"draft", "high"} else None
-    if isinstance(wish, CacheWish):
-        _check_knobs(wish, model, found)
-        said = wish.model_dump(exclude_none=True)
-        if said in ({}, {"enabled": False}):
-            return "off" if said else "default"
-    elif wish != "fast":
+        return _CACHE_OF.get(request.quality) if request.quality else None
+    if not isinstance(wish, CacheWish):
         return wish
-    found.fault(
-        "cache",
-        "unsupported_feature",
-        "cache asks for block caching. This version computes every step. Send 'off', or leave it "
-        "out.",
-    )
-    return None
-
-
-def _check_knobs(wish: CacheWish, model: Model, found: Findings) -> None:
     if wish.secondary is not None and model.experts == 1:
         found.fault(
             "cache.secondary",
             "not_for_model",
             f"cache.secondary was sent. {model.id} has one expert. Leave cache.secondary out.",
         )
-    fn, bn = wish.fn or 1, wish.bn or 0
-    pairs = {"cache": (fn, bn)}
-    if wish.secondary is not None:
-        low = wish.secondary
-        pairs["cache.secondary"] = (low.fn or fn, bn if low.bn is None else low.bn)
-    for path, (first, last) in pairs.items():
-        if first + last > model.blocks:
-            found.fault(
-                f"{path}.bn",
-                "invalid_cache_policy",
-                f"{path}.fn + {path}.bn is {first + last}. {model.id} has {model.blocks} blocks "
-                "per expert. Use fewer.",
-            )
+    settled = settle(wish, CacheEnvironment(), model)
+    found.faults += settled.faults(model) if settled else []
+    if wish.enabled is False:
+        return "off"
+    return wish if says_anything(wish) else "default"
 
 
 def _delivery(request: Overrides, found: Findings) -> Delivery:

@@ -3,7 +3,16 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from shared.vocabulary.catalog import MODELS, Model
 
@@ -14,6 +23,32 @@ Target = Literal["high", "low", "both"]
 ImageFit = Literal["cover", "contain", "stretch"]
 Sampler = Literal["unipc", "euler"]
 CachePolicyName = Literal["off", "default", "fast"]
+
+
+def _threshold(value: object) -> object:
+    """Refuse a threshold that would silently mean "always"."""
+    try:
+        is_one = value == "always" or 0 < float(str(value)) < 1
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError('It must be above 0 and below 1, or "always" to cache every step it may')
+    return value
+
+
+# The block cache's knobs: names and meaning are cache-dit's.
+Bn = Annotated[int, Field(ge=0)]
+Warmup = Annotated[int, Field(ge=0, le=1000)]
+Rdt = Annotated[
+    Annotated[float, Field(gt=0, lt=1)] | Literal["always"], BeforeValidator(_threshold)
+]
+Limit = Annotated[int, Field(ge=-1)]  # -1: none
+TaylorOrder = Annotated[int, Field(ge=1, le=2)]
+Accumulated = Annotated[float, Field(gt=0)]
+ScmPreset = Literal["none", "slow", "medium", "fast", "ultra"]
+ScmPolicy = Literal["dynamic", "static"]
+Bin = Annotated[int, Field(ge=1, le=1000)]
+Bins = Annotated[list[Bin], Field(min_length=1, max_length=100)]
 
 
 class Value(BaseModel):
@@ -42,12 +77,16 @@ class SecondaryCache(Value):
     """The knobs that the low-noise expert may set apart; None inherits the primary one."""
 
     fn: Positive | None = None
-    bn: Annotated[int, Field(ge=0)] | None = None
-    warmup: Annotated[int, Field(ge=0, le=1000)] | None = None
-    rdt: Annotated[float, Field(gt=0, lt=1)] | Literal["always"] | None = None
-    mc: Annotated[int, Field(ge=-1)] | None = None
+    bn: Bn | None = None
+    warmup: Warmup | None = None
+    rdt: Rdt | None = None
+    mc: Limit | None = None
     taylorseer: bool | None = None
-    ts_order: Literal[1, 2] | None = None
+    ts_order: TaylorOrder | None = None
+
+    @model_serializer(mode="wrap")
+    def _what_was_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class CacheWish(SecondaryCache):
@@ -55,12 +94,12 @@ class CacheWish(SecondaryCache):
 
     enabled: bool | None = None
     warmup_interval: Positive | None = None
-    max_cached: Annotated[int, Field(ge=-1)] | None = None
-    max_accumulated: Annotated[float, Field(gt=0)] | None = None
-    scm_preset: Literal["none", "slow", "medium", "fast", "ultra"] | None = None
-    scm_compute_bins: Annotated[list[Positive], Field(min_length=1)] | None = None
-    scm_cache_bins: Annotated[list[Positive], Field(min_length=1)] | None = None
-    scm_policy: Literal["dynamic", "static"] | None = None
+    max_cached: Limit | None = None
+    max_accumulated: Accumulated | None = None
+    scm_preset: ScmPreset | None = None
+    scm_compute_bins: Bins | None = None
+    scm_cache_bins: Bins | None = None
+    scm_policy: ScmPolicy | None = None
     force_last: bool | None = None
     secondary: SecondaryCache | None = None
 
@@ -154,32 +193,13 @@ class Delivery(Value):
     group: str | None = None
 
 
-class ParallelPlan(Value):
-    """How one attempt uses the ranks of its group; cfg * ulysses * ring of them are active."""
-
-    ranks: Positive
-    cfg: Literal[1, 2] = 1
-    ulysses: Positive = 1
-    ring: Positive = 1
-
-    @property
-    def active(self) -> int:
-        """Ranks that compute; the others stand by."""
-        return self.cfg * self.ulysses * self.ring
-
-    @model_validator(mode="after")
-    def _fits_its_group(self) -> Self:
-        if self.active > self.ranks:
-            raise ValueError(f"cfg x ulysses x ring is {self.active}, the group has {self.ranks}.")
-        return self
-
-
 class FailureKind(StrEnum):
     """Why an attempt ended badly; decides retry, restart and the public code."""
 
     BAD_INPUT = "bad_input"
     BAD_CHECKPOINT = "bad_checkpoint"
     BAD_LORA = "bad_lora"
+    DOES_NOT_FIT = "does_not_fit"
     OUT_OF_MEMORY = "out_of_memory"
     CUDA_ERROR = "cuda_error"
     COLLECTIVE = "collective"
@@ -208,6 +228,7 @@ _HOPELESS: Final = frozenset(
         FailureKind.BAD_INPUT,
         FailureKind.BAD_CHECKPOINT,
         FailureKind.BAD_LORA,
+        FailureKind.DOES_NOT_FIT,
         FailureKind.TIMEOUT,
         FailureKind.DEADLINE,
     }

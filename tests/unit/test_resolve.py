@@ -9,7 +9,7 @@ from shared.vocabulary.errors import Fault, RequestRejected
 from shared.vocabulary.geometry import frames_for
 from shared.vocabulary.request import Overrides, VideoRequest
 from shared.vocabulary.resolve import Resolved, resolve
-from shared.vocabulary.spec import MAX_SEED, GenerationSpec, ImageRef
+from shared.vocabulary.spec import MAX_SEED, CacheWish, GenerationSpec, ImageRef
 
 T2V, I2V, FIVE = "wan2.2-t2v-a14b", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"
 IMAGE = ImageRef(sha256="0" * 64, width=900, height=1600)
@@ -82,13 +82,17 @@ def test_a_typed_clients_size_is_snapped_on_the_5b():
 @pytest.mark.parametrize(
     ("fields", "steps", "cache"),
     [
-        ({"quality": "draft"}, 20, "off"),
+        ({"quality": "draft"}, 20, "fast"),
+        ({"quality": "draft", "cache": {"mc": 2}}, 20, CacheWish(mc=2)),
         ({"quality": "high"}, 40, "off"),
         ({"quality": "standard"}, 40, "default"),
         ({"quality": "draft", "steps": 7, "cache": "default"}, 7, "default"),
         ({"sigmas": [0.9, 0.5, 0.1]}, 3, "default"),
         ({"cache": {"enabled": False}}, 40, "off"),
+        ({"cache": {"enabled": False, "mc": 2}}, 40, "off"),
         ({"cache": {}}, 40, "default"),
+        ({"cache": {"secondary": {}}}, 40, "default"),
+        ({"cache": {"enabled": True}}, 40, CacheWish(enabled=True)),
     ],
 )
 def test_quality_fills_only_what_was_left_out(fields, steps, cache):
@@ -123,10 +127,10 @@ def test_a_seed_is_drawn_and_recorded(seed):
 
 def test_every_fault_is_told_at_once():
     assert faults(size="130x130", frames=80, boundary=0.5, model=FIVE, loras=[{"name": "a"}]) == [
-        ("loras", "unsupported_feature"),
         ("size", "invalid_value"),
         ("frames", "invalid_value"),
         ("boundary", "not_for_model"),
+        ("loras", "lora_not_found"),
     ]
 
 

@@ -17,6 +17,7 @@ def test_what_another_try_cannot_mend_is_listed():
         FailureKind.BAD_INPUT,
         FailureKind.BAD_CHECKPOINT,
         FailureKind.BAD_LORA,
+        FailureKind.DOES_NOT_FIT,
         FailureKind.TIMEOUT,
         FailureKind.DEADLINE,
     }

@@ -3,8 +3,8 @@
 import pytest
 
 from shared.vocabulary.spec import FailureKind, GenerationSpec
+from worker.engine.denoise.schedule import Schedule
 from worker.engine.faults import EngineFault
-from worker.engine.schedule import Schedule
 
 # boundary, shift: high-noise steps for 4, 8, 20, 27, 30, 40 and 50 steps
 SWITCHES = {

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shared.vocabulary.catalog import MODELS, find_model
-from shared.vocabulary.planning import plan
+from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import (
     MAX_SEED,
     CacheWish,
@@ -14,7 +14,6 @@ from shared.vocabulary.spec import (
     FailureKind,
     GenerationSpec,
     ImageRef,
-    ParallelPlan,
 )
 
 LEAST = {"prompt": "a ball", "seed": 1}
@@ -106,15 +105,6 @@ def test_tokens_are_those_of_the_transformer(model, size, frames, tokens):
 @pytest.mark.parametrize(("guidance", "guided"), [(0, False), (1, False), (1.01, True), (4, True)])
 def test_guidance_of_one_or_less_runs_one_branch(guidance, guided):
     assert spec(guidance_high=guidance).guided is guided
-
-
-@pytest.mark.parametrize(
-    ("guidance", "ranks", "cfg"), [(4, 1, 1), (4, 2, 2), (4, 8, 2), (1, 1, 1), (1, 8, 1)]
-)
-def test_two_ranks_take_a_branch_each_when_there_are_two(guidance, ranks, cfg):
-    laid_out = plan(spec(guidance_high=guidance), ranks)
-
-    assert (laid_out.ranks, laid_out.cfg, laid_out.active) == (ranks, cfg, cfg)
 
 
 def test_a_plan_fits_its_group():
