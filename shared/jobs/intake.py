@@ -3,18 +3,22 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Insert, String, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
+from shared.jobs import groups
 from shared.jobs.ledger import Values, in_seconds, publish
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Event, Idempotency, Video
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
+from shared.vocabulary.memory import DoesNotFit, Room, fit
+from shared.vocabulary.plan import Build
+from shared.vocabulary.planning import plan
 from shared.vocabulary.spec import Delivery, GenerationSpec
-from shared.vocabulary.states import VideoState
+from shared.vocabulary.states import GroupState, VideoState
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,13 @@ def submit(farm: Farm, order: Order) -> Accepted:
     """Store a video as queued and ring for it.
 
     Raises:
-        WanfarmError: `queue_full`, or `idempotency_key_reused` for another request.
+        WanfarmError: `queue_full`; `does_not_fit`, when it is too large for every group; or
+            `idempotency_key_reused` for another request.
     """
     if order.idempotency_key and (earlier := _replay(farm, order)):
         return earlier
     _refuse_when_full(farm, order)
+    _refuse_when_too_large(farm, order)
     video_id = new_id("video")
     row = _insert(farm, order, video_id)
     if row is None:  # a twin with the same key was first, in the meantime
@@ -67,6 +73,7 @@ def submit(farm: Farm, order: Order) -> Accepted:
     return Accepted(video_id)
 
 
+_FRUGAL: Final = Build(precision="bf16")
 _FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
 
 
@@ -180,6 +187,27 @@ def _refuse(whose: str, limit: int) -> None:
         "delayed without bound. Retry in about 30 s, or cancel waiting videos.",
         retry_after_s=30,
     )
+
+
+def _refuse_when_too_large(farm: Farm, order: Order) -> None:
+    """Refuse what no group can hold in its most frugal way; one whose cards are unknown may."""
+    spec, wanted = order.spec, order.delivery.group
+    misfits: list[DoesNotFit] = []
+    for group in groups.all_groups(farm):
+        takes = group["state"] is not GroupState.DOWN and spec.model in group["models"]
+        if not takes or wanted not in {None, group["name"]}:
+            continue
+        cards = [card["memory_total_bytes"] for card in group["devices"]]
+        room = Room(min(cards) if cards and all(cards) else None)
+        try:
+            fit(spec, plan(spec, group["ranks"]), _FRUGAL, None, room)
+        except DoesNotFit as misfit:
+            misfits.append(misfit)
+        else:
+            return
+    if misfits:
+        best = max(misfits, key=lambda one: one.nearest.tokens if one.nearest else 0)
+        raise WanfarmError("does_not_fit", str(best), param="size")
 
 
 def _waiting(farm: Farm, limit: int, *where: ColumnElement[bool]) -> int:

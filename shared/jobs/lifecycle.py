@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, literal, select
 
 from shared.jobs import scheduling
 from shared.jobs.ledger import (
@@ -13,7 +13,6 @@ from shared.jobs.ledger import (
     Values,
     Write,
     Written,
-    held_by,
     in_seconds,
     move,
     note,
@@ -27,6 +26,7 @@ from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import VideoState
 
 QUEUED, IN_PROGRESS = VideoState.QUEUED, VideoState.IN_PROGRESS
+_OUT_OF_MEMORY = FailureKind.OUT_OF_MEMORY
 _TRIES = 3  # a row that moves under our hands is looked at again this often
 _ENDED: Values = {"lease_until": None, "completed_at": func.now()}
 
@@ -38,6 +38,8 @@ class Claim:
     fence: Fence
     spec: GenerationSpec
     attempts_left: int
+    out_of_memory: int  # earlier attempts that ran out of the device's memory
+    checkpoint: Values | None  # the latents an earlier attempt saved, as `keep` wrote it
     finish_in_s: float | None  # until its deadline, by the database's clock
     created_ago_s: float
 
@@ -46,7 +48,9 @@ def claim(farm: Farm, offer: scheduling.Offer) -> Claim | None:
     """Take the best waiting video for a group, or None when nothing is due."""
     while written := _take(farm, offer):
         try:
-            return _claim_of(written.row)
+            row = written.row
+            before = row["attempt"] > 1 and _ended_before(farm, row["id"], _OUT_OF_MEMORY)
+            return _claim_of(row, int(before))
         except ValidationError:
             message = "This version cannot read the stored request. Submit it again."
             fence = Fence(written.row["id"], written.row["attempt"])
@@ -67,7 +71,7 @@ def _take(farm: Farm, offer: scheduling.Offer) -> Written | None:
                 "lease_until": in_seconds(farm.settings.lease_s),
                 "started_at": func.now(),
                 "group_name": offer.group,
-                "progress": 0,
+                "progress": func.coalesce(Video.checkpoint["progress"].as_integer(), 0),
                 "detail": None,
             },
             data={"group": offer.group},
@@ -83,71 +87,34 @@ def _take(farm: Farm, offer: scheduling.Offer) -> Written | None:
     )
 
 
-def _claim_of(row: Values) -> Claim:
+def _claim_of(row: Values, out_of_memory: int) -> Claim:
     finish_by = row["finish_by"]
     return Claim(
         fence=Fence(row["id"], row["attempt"]),
         spec=GenerationSpec.model_validate(row["spec"]),
         attempts_left=row["attempts_left"],
+        out_of_memory=out_of_memory,
+        checkpoint=row["checkpoint"],
         finish_in_s=(finish_by - row["at"]).total_seconds() if finish_by else None,
         created_ago_s=(row["at"] - row["created_at"]).total_seconds(),
     )
 
 
-def report(farm: Farm, fence: Fence, event: str, data: Values, progress: Values) -> bool:
-    """Tell how far an attempt is, and renew its lease by the way.
+def complete(
+    farm: Farm,
+    fence: Fence,
+    result: Values,
+    attempt_report: Values,
+    warnings: Sequence[Values] = (),
+) -> None:
+    """End a video well; true as well when this attempt's commit had lost its answer.
 
     Args:
         farm: the handles.
-        fence: the attempt that reports.
-        event: `phase`, `step` or `warning`.
-        data: what the event tells.
-        progress: columns to set: `progress`, `detail`, `warnings`.
-
-    Returns:
-        Whether a cancel is asked for.
-
-    Raises:
-        StaleAttempt: when this attempt no longer holds the row.
-    """
-    lease = in_seconds(farm.settings.lease_s)
-    written = note(farm, event, Write({"lease_until": lease} | progress, data), *held_by(fence))
-    if written is None:
-        raise StaleAttempt(fence)
-    return written.row["cancel_requested_at"] is not None
-
-
-def renew(farm: Farm, fence: Fence) -> bool:
-    """Renew a lease in silence; returns whether a cancel is asked for.
-
-    Raises:
-        StaleAttempt: when this attempt no longer holds the row.
-    """
-    statement = (
-        update(Video)
-        .where(*held_by(fence))
-        .values(lease_until=in_seconds(farm.settings.lease_s))
-        .returning(Video.cancel_requested_at)
-    )
-    with farm.db.connect() as db:
-        row = db.execute(statement).first()
-    if row is None:
-        raise StaleAttempt(fence)
-    return row[0] is not None
-
-
-def record_plan(farm: Farm, fence: Fence, plan: Values) -> None:
-    """Keep how an attempt uses its group."""
-    with farm.db.connect() as db:
-        db.execute(
-            update(Attempt)
-            .where(Attempt.video_id == fence.video_id, Attempt.number == fence.attempt)
-            .values(plan=plan)
-        )
-
-
-def complete(farm: Farm, fence: Fence, result: Values, attempt_report: Values) -> None:
-    """End a video well; true as well when this attempt's commit had lost its answer.
+        fence: the attempt that rendered it.
+        result: the files.
+        attempt_report: what it cost.
+        warnings: what its sender should know, beside the warnings that the request got.
 
     Raises:
         StaleAttempt: when another attempt holds the row; the files are then upkeep's.
@@ -157,6 +124,7 @@ def complete(farm: Farm, fence: Fence, result: Values, attempt_report: Values) -
         | {
             "progress": 100,
             "result": result,
+            "warnings": Video.warnings.concat(literal(list(warnings), Video.warnings.type)),
             "expires_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, Video.expires_in_s),
         },
         attempt=AttemptWrite({"outcome": "completed", "report": attempt_report}),

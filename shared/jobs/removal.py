@@ -10,6 +10,7 @@ from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.states import MOVES
 
 _FINAL = [state for state in MOVES if state.is_final]
+_SAVED = "checkpoints"
 
 
 def delete(farm: Farm, video_id: str, *, by: str) -> None:
@@ -36,6 +37,7 @@ def purge(farm: Farm, *video_ids: str) -> int:
         rows = db.execute(statement.limit(64)).all()
     for video_id, image in rows:
         farm.storage.delete_tree(f"videos/{video_id}")
+        farm.storage.delete_tree(f"{_SAVED}/{video_id}")
         with farm.db.connect() as db:
             db.execute(sql_delete(Video).where(Video.id == video_id))
         if image:
@@ -55,6 +57,23 @@ def expire(farm: Farm) -> int:
             change = update(Video).where(Video.id == video_id)
             db.execute(change.values(expires_at=None, result=gone))
     return len(ids)
+
+
+def drop_saved(farm: Farm, *video_ids: str) -> int:
+    """Remove saved latents of videos that are over, without ids of all; returns of how many."""
+    left = video_ids or farm.storage.names(_SAVED)
+    unfinished = select(Video.id).where(Video.id.in_(left), Video.state.not_in(_FINAL))
+    with farm.db.connect() as db:
+        wanted = set(db.scalars(unfinished))
+    over = [video_id for video_id in left if video_id not in wanted]
+    for video_id in over:
+        farm.storage.delete_tree(f"{_SAVED}/{video_id}")
+    return len(over)
+
+
+def saved_key(video_id: str, attempt: int) -> str:
+    """Name the stored folder of an attempt's saved latents."""
+    return f"{_SAVED}/{video_id}/{attempt}"
 
 
 def _drop_unused_image(farm: Farm, sha256: str) -> None:

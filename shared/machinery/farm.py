@@ -7,19 +7,21 @@ from sqlalchemy import Engine
 from shared.machinery.database import connect
 from shared.machinery.doorbell import Doorbell
 from shared.machinery.feed import Feed
+from shared.machinery.loras import Loras
 from shared.machinery.settings import Settings
 from shared.machinery.storage import LocalStorage
 
 
 @dataclass(frozen=True, slots=True)
 class Farm:
-    """Settings, Postgres, Redis twice (doorbell and feed), and the result store."""
+    """Settings, Postgres, Redis twice (doorbell and feed), the result store, the adapters."""
 
     settings: Settings
     db: Engine
     doorbell: Doorbell
     feed: Feed
     storage: LocalStorage
+    loras: Loras
 
     def close(self) -> None:
         """Give the connections back."""
@@ -36,4 +38,5 @@ def open_farm(settings: Settings) -> Farm:
         doorbell=Doorbell(settings),
         feed=Feed(settings),
         storage=LocalStorage(settings.data_dir),
+        loras=Loras(settings.lora_dir),
     )

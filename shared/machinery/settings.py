@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from shared.machinery.cache_settings import (
+    CacheConfigurationError,
+    CacheSettings,
+    aliases_in,
+    split_list,
+)
+from shared.vocabulary.cache_levels import settle
 from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.plan import Attention, Precision
+from shared.vocabulary.planning import degrees_of
+from shared.vocabulary.spec import CacheWish
 
 _PREFIX: Final = "WANFARM_"
 _UNPREFIXED: Final = ("DATABASE_URL", "REDIS_URL")
@@ -19,14 +29,6 @@ _PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 class ConfigurationError(Exception):
     """A setting is missing or wrong; the text names its variable, the value and the rule."""
-
-
-def _split(value: object) -> object:
-    return (
-        [part for part in value.replace(" ", "").split(",") if part]
-        if isinstance(value, str)
-        else value
-    )
 
 
 def _psycopg(url: str) -> str:
@@ -49,11 +51,12 @@ def _known_model(name: str) -> str:
 
 
 ModelId = Annotated[str, AfterValidator(_known_model)]
+Switch = Literal["auto", "on", "off"]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(BaseSettings):
+class Settings(CacheSettings):
     """All settings of all processes. Each comes from `WANFARM_<NAME>` or `WANFARM_<NAME>_FILE`."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, env_ignore_empty=True)
@@ -88,7 +91,7 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None, description="How clients reach the farm; for links in bodies."
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = Field(
         default=("localhost", "127.0.0.1", "[::1]"),
         description="Host headers that are answered, comma-separated.",
     )
@@ -129,7 +132,7 @@ class Settings(BaseSettings):
         default=1, description="Processes of the group, one per GPU."
     )
     device: Literal["cuda", "cpu"] = Field(default="cuda", description="What ranks compute on.")
-    models: Annotated[tuple[ModelId, ...], NoDecode, BeforeValidator(_split)] = Field(
+    models: Annotated[tuple[ModelId, ...], NoDecode, BeforeValidator(split_list)] = Field(
         default=("wan2.2-t2v-a14b",), description="Models this group takes jobs of; first is warm."
     )
     engine: str = Field(
@@ -138,6 +141,41 @@ class Settings(BaseSettings):
     rank_start_s: Seconds = Field(default=120, description="Until every rank has said hello.")
     load_s: Seconds = Field(default=900, description="Until a model is loaded.")
     hang_s: Seconds = Field(default=900, description="Longest silence of a busy rank group.")
+
+    # the engine of the group
+    precision: Precision | Literal["auto"] = Field(
+        default="auto",
+        description="Class of the arithmetic; `auto` is `bf16` on CUDA, `reference` on the CPU.",
+    )
+    attention: Attention = Field(
+        default="auto", description="Attention kernels; `auto` takes the fastest that works here."
+    )
+    parallel: Annotated[str, Field(pattern=r"^(auto|[1-9]\d?x[1-9]\d?x[1-9]\d?)$")] = Field(
+        default="auto", description="Ranks as cfg x ulysses x ring, such as `2x2x1`."
+    )
+    offload_text_encoder: Switch = Field(default="auto", description="Text encoder to the CPU.")
+    offload_dit: Switch = Field(default="auto", description="The idle expert to the CPU.")
+    offload_vae: Switch = Field(default="auto", description="VAE to the CPU while denoising.")
+    offload_image_encoder: Switch = Field(
+        default="auto", description="Accepted for other tools' sake; Wan2.2 has no image encoder."
+    )
+    offload_layerwise: Switch = Field(default="auto", description="Stream block weights in.")
+    pin_cpu_memory: bool = Field(default=True, description="Pin what waits in CPU memory.")
+    shard_weights: bool = Field(default=False, description="Each rank keeps a share of each block.")
+    shard_text: bool = Field(default=False, description="Split the text encoder over the ranks.")
+    vae_path: Path | None = Field(
+        default=None, description="Directory of a VAE that replaces the checkpoint's."
+    )
+    vae_dtype: Literal["bf16", "fp32"] = Field(default="bf16", description="VAE weights on CUDA.")
+    prompt_cache_mb: Annotated[int, Field(ge=0)] = Field(
+        default=512, description="CPU memory for embeddings of prompts seen before."
+    )
+    checkpoint_seconds: Seconds = Field(
+        default=30, description="Work between two saves of the latents."
+    )
+    lora_dir: Path = Field(
+        default=Path(".wanfarm/loras"), description="Adapters, one directory each."
+    )
 
     # the command line
     url: str | None = Field(default=None, description="Farm that the command line talks to.")
@@ -163,19 +201,48 @@ def load_settings(**overrides: object) -> Settings:
     """
     _refuse_unknown(os.environ)
     try:
-        settings = Settings.model_validate(_from_files(os.environ) | overrides)
+        aliases = aliases_in(os.environ)
+    except CacheConfigurationError as err:
+        raise ConfigurationError(str(err)) from err
+    named = {field: os.environ[alias] for field, alias in aliases.items()}
+    try:
+        settings = Settings.model_validate(_from_files(os.environ) | named | overrides)
     except ValidationError as err:
         first = err.errors()[0]
-        variable = variable_of(str(first["loc"][0]))
+        field = str(first["loc"][0])
         rule = first["msg"].removeprefix("Value error, ")
         value = _PASSWORD.sub("***", repr(first["input"]))
+        variable = aliases.get(field) or variable_of(field)
         raise ConfigurationError(f"{variable} is {value}. {rule[0].upper()}{rule[1:]}.") from err
+    _check_together(settings, aliases)
+    return settings
+
+
+def _check_together(settings: Settings, aliases: Mapping[str, str]) -> None:
+    """Check what one value alone cannot break.
+
+    Raises:
+        ConfigurationError: naming the variables.
+    """
     if settings.heartbeat_s * 3 > settings.lease_s:
         raise ConfigurationError(
             f"WANFARM_HEARTBEAT_S is {settings.heartbeat_s:g}. It must be at most a third of "
             f"WANFARM_LEASE_S ({settings.lease_s:g}), so that one lost renewal loses no job."
         )
-    return settings
+    if (settings.cache_scm_compute_bins is None) != (settings.cache_scm_cache_bins is None):
+        raise ConfigurationError(
+            "WANFARM_CACHE_SCM_COMPUTE_BINS and WANFARM_CACHE_SCM_CACHE_BINS go together. Set both."
+        )
+    degrees = degrees_of(settings.parallel)
+    for model in (MODELS[name] for name in settings.models):
+        if degrees and (fault := degrees.fault(model, settings.ranks)):
+            raise ConfigurationError(f"WANFARM_PARALLEL is {settings.parallel!r}: {fault}")
+        settled = settle(CacheWish(enabled=True), settings.cache, model)
+        for fault in settled.faults(model) if settled else ():
+            text = fault.message
+            for field, alias in aliases.items():
+                text = text.replace(variable_of(field), alias)
+            raise ConfigurationError(text)
 
 
 def variable_of(field: str) -> str:

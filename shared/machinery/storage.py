@@ -78,6 +78,11 @@ class LocalStorage:
         """Tell whether a file is there."""
         return self.path(key).is_file()
 
+    def names(self, prefix: str) -> list[str]:
+        """List what is right under a prefix; none there is fine."""
+        folder = self.path(prefix)
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
     def delete_tree(self, prefix: str) -> None:
         """Remove all files under a prefix; none there is fine."""
         shutil.rmtree(self.path(prefix), ignore_errors=True)

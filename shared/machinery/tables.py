@@ -116,6 +116,7 @@ class Video(Base):
 
     progress: Mapped[int] = mapped_column(default=0)  # 0..100, by report and complete
     detail: Mapped[dict[str, Any] | None]  # phase and step, by report
+    checkpoint: Mapped[dict[str, Any] | None]  # saved latents to go on from, by keep
     result: Mapped[dict[str, Any] | None]  # by complete
     error: Mapped[dict[str, Any] | None]  # by fail and cancel
 
@@ -170,7 +171,8 @@ class Attempt(Base):
     outcome: Mapped[str | None] = mapped_column(String(16))  # completed failed cancelled requeued
     kind: Mapped[str | None] = mapped_column(String(24))  # FailureKind
     message: Mapped[str | None]
-    plan: Mapped[dict[str, Any] | None]
+    plan: Mapped[dict[str, Any] | None]  # by record_plan
+    cache: Mapped[dict[str, Any] | None]  # by record_plan: the policies used, and who chose them
     report: Mapped[dict[str, Any] | None]
 
     __table_args__ = (Index("attempts_group", "group_name", text("claimed_at DESC")),)

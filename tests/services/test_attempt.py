@@ -5,7 +5,7 @@ import threading
 import pytest
 from psycopg import sql
 
-from shared.jobs import groups, lifecycle
+from shared.jobs import groups, lifecycle, running
 from shared.vocabulary.states import GroupState
 from tests.services.jobs import (
     MODEL,
@@ -28,17 +28,23 @@ LONG = {"prompt": "wait", "steps": 40}  # two seconds
 class Parent:
     """A parent without Celery: its runner, and its keeper once it is started."""
 
-    def __init__(self, farm, checkpoint) -> None:
-        layout = Layout(1, "cpu", "tests.engine.filming:Filmmaker", 30, 30, hang_s=3)
+    def __init__(self, farm, checkpoint, engine: str = "tests.engine.filming:Filmmaker") -> None:
+        layout = Layout(1, "cpu", engine, 30, 30, hang_s=3)
         self.ranks = RankGroup(layout)
         self.runner = Runner(farm, ME, self.ranks, {MODEL: checkpoint})
         self.keeper = Keeper(farm, ME, self.runner.reading)
         self.runner.watched_by(self.keeper)
-        self.thread = threading.Thread(target=self.runner.run_until_empty)
+        self.thread = threading.Thread(target=self.work)
         groups.register(farm, ME)
 
+    def work(self) -> None:
+        """Take what is due and see it through."""
+        self.runner.run_until_empty()
+        self.runner.join(30)
+
     def end(self) -> None:
-        self.ranks.cancel()
+        self.runner.leave()
+        self.runner.hand_back()
         self.thread.join(30) if self.thread.ident else None
         self.keeper.stop()
         self.keeper.join(10) if self.keeper.ident else None
@@ -103,7 +109,7 @@ def test_an_attempt_that_lost_its_row_stops_its_ranks_before_the_next_job(farm, 
 
     assert row(farm, waiting)["state"] == "completed"
     assert [attempt["kind"] for attempt in row(farm, waiting)["attempts"]] == [None]
-    assert lifecycle.renew(farm, other.fence) is False
+    assert running.renew(farm, other.fence) is False
 
 
 def test_a_worker_that_leaves_during_a_load_hands_the_job_back(
@@ -145,7 +151,7 @@ def test_a_deadline_that_passes_during_a_load_is_kept(farm, parent, checkpoint, 
     video_id = submit(farm, finish_within_s=2, **LONG | {"steps": 100})
     parent.keeper.start()
     parent.thread.start()
-    eventually(lambda: parent.keeper._held and parent.keeper._held.asked, within=30)
+    eventually(lambda: [h for h in parent.keeper._held.values() if h.asked], within=30)
 
     (checkpoint / "go").touch()
 
@@ -156,7 +162,7 @@ def test_a_deadline_that_passes_during_a_load_is_kept(farm, parent, checkpoint, 
 def test_a_file_that_cannot_be_read_back_fails_its_attempt_and_not_the_worker(farm, parent):
     video_id, other = submit(farm, prompt="lie", max_attempts=1), submit(farm)
 
-    parent.runner.run_until_empty()
+    parent.work()
 
     assert row(farm, video_id)["error"]["code"] == "storage_error"
     assert row(farm, other)["state"] == "completed"
@@ -165,10 +171,62 @@ def test_a_file_that_cannot_be_read_back_fails_its_attempt_and_not_the_worker(fa
 def test_a_failed_attempt_of_a_running_parent_is_followed_by_another(farm, parent):
     video_id = submit(farm, prompt="die", max_attempts=2)
 
-    parent.runner.run_until_empty()
+    parent.work()
     edit(farm, video_id, run_after=row(farm, video_id)["created_at"])
-    parent.runner.run_until_empty()
+    parent.work()
 
     messages = [attempt["message"] for attempt in row(farm, video_id)["attempts"]]
     assert messages == ["Rank 0 died (exit code 9)."] * 2
     assert lifecycle.claim(farm, OFFER) is None
+
+
+@pytest.fixture
+def start(farm, checkpoint):
+    """Start a parent with some engine."""
+    made = []
+
+    def make(engine: str) -> Parent:
+        made.append(Parent(farm, checkpoint, f"tests.engine.filming:{engine}"))
+        return made[-1]
+
+    yield make
+    for parent in made:
+        parent.end()
+
+
+def test_a_video_that_ran_out_of_memory_is_tried_again_one_rung_down(farm, start):
+    video_id, parent = submit(farm), start("Crowded")
+
+    parent.work()
+    edit(farm, video_id, run_after=row(farm, video_id)["created_at"])
+    parent.work()
+
+    first, second = row(farm, video_id)["attempts"]
+    assert (first["kind"], first["outcome"]) == ("out_of_memory", "requeued")
+    assert second["outcome"] == "completed"
+    away = [one["plan"]["residency"]["text_encoder"] for one in (first, second)]
+    assert away == [False, True]
+
+
+def test_running_out_of_memory_twice_fails_the_video_and_not_its_worker(farm, parent):
+    video_id, other = submit(farm, prompt="memory"), submit(farm)
+
+    parent.work()
+    edit(farm, video_id, run_after=row(farm, video_id)["created_at"])
+    parent.work()
+
+    assert row(farm, video_id)["error"]["code"] == "out_of_memory"
+    assert len(row(farm, video_id)["attempts"]) == 2
+    assert row(farm, other)["state"] == "completed"
+
+
+def test_a_video_that_is_too_large_for_its_group_is_refused_before_it_runs(farm, start):
+    video_id, parent = submit(farm), start("Tiny")
+
+    parent.work()
+
+    failed = row(farm, video_id)
+    assert failed["error"]["code"] == "does_not_fit"
+    assert "A GPU here has 1.0 GB." in failed["error"]["message"]
+    assert failed["attempts_left"] == 2
+    assert parent.ranks.alive

@@ -3,7 +3,7 @@
 import pytest
 from redis.exceptions import RedisError
 
-from shared.jobs import lifecycle, queries
+from shared.jobs import lifecycle, queries, running
 from shared.machinery.farm import open_farm
 from shared.machinery.feed import EVENTS, NUDGES
 from tests.services.jobs import claimed
@@ -46,7 +46,7 @@ def test_every_move_is_told_as_the_ledger_has_it(farm):
     with farm.feed.subscription(EVENTS) as told:
         listening(told)
 
-        lifecycle.report(farm, fence, "step", {"step": 1}, {"progress": 5})
+        running.report(farm, fence, "step", {"step": 1}, {"progress": 5})
         lifecycle.cancelled(farm, fence)
 
         heard = [told.next(5)["event"] for _ in range(2)]

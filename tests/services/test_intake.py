@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.jobs import intake, lifecycle, queries
+from shared.jobs import groups, intake, lifecycle, queries
 from shared.machinery.farm import open_farm
 from shared.machinery.feed import EVENTS
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import is_id
+from shared.vocabulary.states import GroupState
 from tests.services.jobs import (
     MODEL,
     OFFER,
@@ -24,6 +25,8 @@ from tests.services.jobs import (
     submit,
     take,
 )
+
+BIG = "wan2.2-t2v-a14b"
 
 
 def test_an_order_becomes_a_waiting_row_with_its_first_event(farm):
@@ -175,3 +178,47 @@ def test_a_video_is_taken_while_redis_is_away(settings, redis):
         assert time.monotonic() - began < 6
         assert row(farm, video_id)["state"] == "queued"
         farm.close()
+
+
+def group(farm, name: str, *, gb: float | None, models: tuple[str, ...] = (BIG,)) -> None:
+    """A living group with one card."""
+    identity = groups.Identity(name, "life-1", "host", 1, "cuda", models)
+    card = {"rank": 0, "memory_total_bytes": gb and int(gb * 1e9)}
+    groups.register(farm, identity)
+    groups.beat(farm, identity, groups.Reading(GroupState.IDLE, devices=[card]))
+
+
+HUGE = {"model": BIG, "width": 1280, "height": 720, "frames": 193}
+
+
+def test_a_video_that_no_group_can_hold_is_refused_with_the_nearest_that_fits(farm):
+    group(farm, "small", gb=8)
+    group(farm, "middle", gb=16)
+
+    with pytest.raises(WanfarmError, match=r"The nearest that fits is \d+x\d+ with") as refused:
+        submit(farm, **HUGE)
+
+    assert refused.value.code == "does_not_fit"
+    assert "A GPU here has 16.0 GB." in refused.value.message
+    assert submit(farm, model=BIG, width=480, height=256, frames=17)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"gb": 80}, {"gb": None}, {}],
+    ids=["a-large-group", "a-group-with-unknown-cards", "nobody-else"],
+)
+def test_a_video_is_taken_while_some_group_may_hold_it(farm, other):
+    if other:
+        group(farm, "small", gb=8)
+        group(farm, "other", **other)
+
+    assert submit(farm, **HUGE)
+
+
+def test_only_the_wanted_group_counts(farm):
+    group(farm, "small", gb=8)
+    group(farm, "large", gb=80)
+
+    with pytest.raises(WanfarmError, match="A GPU here has 8"):
+        submit(farm, group="small", **HUGE)

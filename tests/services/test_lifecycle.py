@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from shared.jobs import lifecycle
+from shared.jobs import lifecycle, running
 from shared.jobs.ledger import Write, move
 from shared.vocabulary.errors import StaleAttempt, WanfarmError
 from shared.vocabulary.states import MOVES, VideoState
@@ -82,8 +82,8 @@ def test_a_move_from_a_state_the_video_is_not_in_writes_nothing(farm, state):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda farm, claim: lifecycle.report(farm, claim.fence, "step", {}, {"progress": 9}),
-        lambda farm, claim: lifecycle.renew(farm, claim.fence),
+        lambda farm, claim: running.report(farm, claim.fence, "step", {}, {"progress": 9}),
+        lambda farm, claim: running.renew(farm, claim.fence),
         lambda farm, claim: lifecycle.complete(farm, claim.fence, RESULT, {}),
         lambda farm, claim: lifecycle.give_back(farm, claim, DIED),
         lambda farm, claim: lifecycle.requeue_uncharged(farm, claim.fence, "leaving"),
@@ -135,7 +135,7 @@ def test_a_report_tells_how_far_it_is_and_renews_the_lease(farm):
     let_lease_expire(farm, fence.video_id)
     detail = {"phase": "denoise", "step": 1}
 
-    asked = lifecycle.report(farm, fence, "step", {"step": 1}, {"progress": 40, "detail": detail})
+    asked = running.report(farm, fence, "step", {"step": 1}, {"progress": 40, "detail": detail})
 
     assert asked is False
     told = row(farm, fence.video_id)
@@ -146,11 +146,11 @@ def test_a_report_tells_how_far_it_is_and_renews_the_lease(farm):
 def test_renewing_says_whether_a_cancel_is_asked_for(farm):
     fence = claimed(farm).fence
 
-    before = lifecycle.renew(farm, fence)
+    before = running.renew(farm, fence)
     lifecycle.cancel(farm, fence.video_id, by="a person")
 
-    assert (before, lifecycle.renew(farm, fence)) == (False, True)
-    assert lifecycle.report(farm, fence, "step", {}, {}) is True
+    assert (before, running.renew(farm, fence)) == (False, True)
+    assert running.report(farm, fence, "step", {}, {}) is True
 
 
 def test_a_waiting_video_is_cancelled_at_once_and_is_never_claimed(farm):
@@ -284,6 +284,7 @@ def test_each_attempt_has_a_number_and_a_row_of_its_own(farm):
 def test_the_plan_of_an_attempt_is_kept_with_it(farm):
     fence = claimed(farm).fence
 
-    lifecycle.record_plan(farm, fence, {"ranks": 2, "cfg": 2})
+    running.record_plan(farm, fence, {"ranks": 2, "cfg": 2}, {"high": None})
 
-    assert row(farm, fence.video_id)["attempts"][0]["plan"] == {"ranks": 2, "cfg": 2}
+    kept = row(farm, fence.video_id)["attempts"][0]
+    assert (kept["plan"], kept["cache"]) == ({"ranks": 2, "cfg": 2}, {"high": None})

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete
 
-from shared.jobs import lifecycle
+from shared.jobs import lifecycle, running
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Video
@@ -106,11 +106,11 @@ class Videos(RuleBasedStateMachine):
     def report(self, claim: lifecycle.Claim) -> None:
         model = self.models[claim.fence.video_id]
         if model.holds(claim):
-            told = lifecycle.report(self.farm, claim.fence, "step", {}, {"progress": 5})
-            assert told == lifecycle.renew(self.farm, claim.fence) == model.asked
+            told = running.report(self.farm, claim.fence, "step", {}, {"progress": 5})
+            assert told == running.renew(self.farm, claim.fence) == model.asked
         else:
             with pytest.raises(StaleAttempt):
-                lifecycle.report(self.farm, claim.fence, "step", {}, {"progress": 5})
+                running.report(self.farm, claim.fence, "step", {}, {"progress": 5})
 
     @rule(claim=claims)
     def complete(self, claim: lifecycle.Claim) -> None:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.jobs import lifecycle, queries
+from shared.jobs import lifecycle, queries, running
 from shared.vocabulary.states import VideoState
 from tests.services.jobs import (
     DIED,
@@ -103,7 +103,7 @@ def test_the_place_in_the_queue_counts_its_model_by_priority_then_age(farm):
 
 def test_events_are_read_from_any_number_on(farm):
     fence = claimed(farm).fence
-    lifecycle.report(farm, fence, "step", {"step": 1, "steps": 2}, {"progress": 40})
+    running.report(farm, fence, "step", {"step": 1, "steps": 2}, {"progress": 40})
 
     lines = queries.events(farm, fence.video_id, after=1)
 

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import func, select
 
-from shared.jobs import lifecycle, queries, removal
+from shared.jobs import lifecycle, queries, removal, running
 from shared.machinery.tables import Attempt, Event, Video
 from tests.services.jobs import (
     DIED,
@@ -66,7 +66,7 @@ def test_a_running_video_is_hidden_now_and_gone_when_it_has_stopped(farm):
     removal.delete(farm, fence.video_id, by="a person")
 
     assert queries.one(farm, fence.video_id, None) is None
-    assert lifecycle.renew(farm, fence) is True
+    assert running.renew(farm, fence) is True
     assert rows(farm) == 1
     lifecycle.cancelled(farm, fence)
     assert removal.purge(farm) == 1

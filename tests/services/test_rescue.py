@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.jobs import lifecycle
+from shared.jobs import lifecycle, running
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.retry import MAX_LOSSES
 from shared.vocabulary.spec import FailureKind
@@ -34,6 +34,7 @@ AFTER_THE_FIRST = [
     (FailureKind.BAD_LORA, "failed", 2, 0),
     (FailureKind.TIMEOUT, "failed", 2, 0),
     (FailureKind.DEADLINE, "failed", 2, 0),
+    (FailureKind.DOES_NOT_FIT, "failed", 2, 0),
     (FailureKind.OUT_OF_MEMORY, "queued", 2, 0.5),
     (FailureKind.INTERNAL, "queued", 2, 0.5),
     (FailureKind.CUDA_ERROR, "queued", 2, 0.5),
@@ -114,7 +115,7 @@ def test_a_renewed_lease_is_left_alone(farm):
     first, second = claimed(farm).fence, claimed(farm).fence
     let_lease_expire(farm, first.video_id)
     let_lease_expire(farm, second.video_id)
-    lifecycle.renew(farm, second)
+    running.renew(farm, second)
 
     assert lifecycle.rescue(farm) == 1
 

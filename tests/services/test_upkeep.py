@@ -7,7 +7,7 @@ import sys
 import pytest
 from sqlalchemy import func, select, text, update
 
-from shared.jobs import keys, lifecycle, removal
+from shared.jobs import keys, lifecycle, removal, running
 from shared.machinery.tables import Event, Idempotency, LoginToken, Video
 from tests.farm.conftest import ROOT, environment
 from tests.services.jobs import RESULT, ago, claimed, completed, edit, row, submit
@@ -55,7 +55,7 @@ def test_while_one_process_does_its_duties_another_does_none(farm):
 @pytest.mark.parametrize(("ended_s", "kept"), [(HOUR, 1), (DAY + HOUR, 0)])
 def test_steps_are_forgotten_a_day_after_the_end_and_states_never(farm, ended_s, kept):
     fence = claimed(farm).fence
-    lifecycle.report(farm, fence, "step", {"step": 1}, {"progress": 5})
+    running.report(farm, fence, "step", {"step": 1}, {"progress": 5})
     lifecycle.complete(farm, fence, RESULT, {})
     edit(farm, fence.video_id, completed_at=ago(ended_s))
 

@@ -1,0 +1,138 @@
+"""The adapters of this host: one directory each, read anew at every look."""
+
+import contextlib
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.machinery.logs import logger
+from shared.vocabulary.adapters import Adapter
+from shared.vocabulary.spec import LoraRef
+
+_DOWN: Final = re.compile(r"\.lora(_A|[_.]down)(\.\w+)?\.weight$")
+_HEADER_LIMIT: Final = 100 * 2**20  # as safetensors itself has it
+Part = Literal["high", "low", "single"]
+Header = dict[str, dict[str, list[int]]]  # of the tensors, by key
+_FILES: Final[dict[Part, str]] = {"high": "high.safetensors", "low": "low.safetensors"}
+
+
+class Card(BaseModel):
+    """What `lora.json` may say; all of it is optional, and other keys are the owner's own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    family: str | None = Field(default=None, description="The models that it fits.")
+    title: str | None = Field(default=None, description="A name for people.")
+    trigger: str | None = Field(default=None, description="Words that a prompt needs.")
+    source: str | None = Field(default=None, description="Where it came from.")
+    distilled: bool = Field(default=False, description="Made for few steps without guidance.")
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """One adapter on this host."""
+
+    facts: Adapter
+    card: Card
+    files: dict[Part, Path]  # `high` and/or `low`, or `single`, which serves every expert
+
+    def file(self, expert: Literal["high", "low"]) -> Path | None:
+        """Give the file for an expert; one-expert models take `high`."""
+        return self.files.get(expert) or self.files.get("single")
+
+
+class Loras(Mapping[str, Adapter]):
+    """The adapters below one directory; another file in it counts from the next look on."""
+
+    def __init__(self, root: Path) -> None:
+        """Take the directory; it need not be there."""
+        self._root = root
+        self._hashes: dict[tuple[Path, int, int], str] = {}
+
+    def __getitem__(self, name: str) -> Adapter:
+        return self.find(name).facts
+
+    def __iter__(self) -> Iterator[str]:
+        with contextlib.suppress(OSError):
+            yield from sorted(p.name for p in self._root.iterdir() if p.name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def find(self, name: str) -> Lora:
+        """Read one adapter.
+
+        Raises:
+            KeyError: when there is none of this name.
+        """
+        folder = self._root / name
+        files = _files(folder) if _is_name(name) else {}
+        card = _card(folder) if files else None
+        if card is None:
+            raise KeyError(name)
+        experts = frozenset({"high", "low"} if "single" in files else files)
+        return Lora(Adapter(name, card.family, experts, card.distilled), card, files)
+
+    def sha256(self, path: Path, *, known_only: bool = False) -> str | None:
+        """Hash a file; a second time only when its size or time has changed.
+
+        Args:
+            path: the file.
+            known_only: None for a file that was not hashed yet: it may be a gigabyte.
+        """
+        facts = path.stat()
+        key = (path, facts.st_size, facts.st_mtime_ns)
+        if key not in self._hashes and not known_only:
+            with path.open("rb") as file:
+                self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hashes.get(key)
+
+
+def rank_of(path: Path) -> int | None:
+    """Read an adapter's rank off the file's header; None when it has no low-rank pair."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, dict[str, list[int]]] = json.loads(
+                file.read(min(size, _HEADER_LIMIT))
+            )
+        return next((one["shape"][0] for key, one in header.items() if _DOWN.search(key)), None)
+    except (OSError, ValueError, KeyError, IndexError, struct.error):
+        return None
+
+
+def _files(folder: Path) -> dict[Part, Path]:
+    """Find the weights: a file per expert, or else the only file there is."""
+    pair: dict[Part, Path] = {
+        part: folder / name for part, name in _FILES.items() if (folder / name).is_file()
+    }
+    if pair:
+        return pair
+    found = sorted(folder.glob("*.safetensors"))
+    return {"single": found[0]} if len(found) == 1 else {}
+
+
+def _card(folder: Path) -> Card | None:
+    """Read `lora.json`; None when it is there and says nothing that can be read."""
+    try:
+        return Card.model_validate_json((folder / "lora.json").read_text())
+    except FileNotFoundError:
+        return Card()
+    except (OSError, ValueError) as err:
+        logger().warning("lora.bad_card", name=folder.name, error=type(err).__name__)
+        return None
+
+
+def _is_name(name: str) -> bool:
+    try:
+        LoraRef(name=name)
+    except ValidationError:
+        return False
+    return True
