@@ -4,11 +4,12 @@ import os
 import threading
 from pathlib import Path
 
-from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan
+from shared.vocabulary.plan import Build, ParallelPlan
+from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import Phase
-from worker.engine.contract import Cancelled, Hooks, Seat, StepDone
+from worker.engine.contract import Cancelled, Closing, Hooks, Order, Seat, StepDone
 from worker.engine.faults import EngineFault
-from worker.engine.result import Report, VideoFile
+from worker.engine.result import Decision, Report, VideoFile
 
 NEVER = threading.Event()
 
@@ -35,19 +36,20 @@ class Engine:
     def memory_bytes(self) -> int:
         return 7
 
-    def load(self, directory: Path, plan: ParallelPlan) -> None:
+    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
         if not directory.exists():
             raise EngineFault(FailureKind.BAD_CHECKPOINT, "There is no such checkpoint.")
 
-    def generate(
-        self, spec: GenerationSpec, plan: ParallelPlan, image: Path | None, out: Path, hooks: Hooks
-    ) -> tuple[VideoFile, Report] | None:
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        spec, out = order.spec, order.out
         TROUBLES.get(spec.prompt, lambda: None)()
         hooks.phase(Phase.DENOISE)
         for step in range(1, spec.steps + 1):
-            if hooks.cancelled():
+            if hooks.word():
                 raise Cancelled(step - 1)
-            hooks.step(StepDone(step, spec.steps, "high", spec.steps + 1, ("cond",), 0.0))
+            hooks.step(
+                StepDone(step, spec.steps, "high", spec.steps + 1, {"cond": Decision()}, 0.0)
+            )
             if spec.prompt == "wait":
                 NEVER.wait(0.05)
         if self._seat.rank:
@@ -57,7 +59,10 @@ class Engine:
         report = Report(
             phase_seconds={}, switch_step=1, steps=[], peak_memory_bytes=0, latents_sha256=""
         )
-        return file, report
+        return lambda: (file, report)
+
+    def stand_by(self, plan: ParallelPlan) -> None:
+        pass
 
     def close(self) -> None:
         pass

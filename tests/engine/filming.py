@@ -5,23 +5,23 @@ from pathlib import Path
 
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from shared.vocabulary.spec import GenerationSpec, ParallelPlan
+from shared.vocabulary.plan import Build, ParallelPlan
+from shared.vocabulary.spec import FailureKind
 from tests.engine.fake import NEVER, Engine
-from worker.engine.contract import Hooks, Seat
+from worker.engine.contract import Closing, Hooks, Order, Seat
+from worker.engine.faults import EngineFault
 from worker.engine.result import Report, VideoFile
 
 
 class Filmmaker(Engine):
     """Loads when its directory says `go`, and leaves a red video behind."""
 
-    def load(self, directory: Path, plan: ParallelPlan) -> None:
+    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
         while not (directory / "go").exists():
             NEVER.wait(0.02)
 
-    def generate(
-        self, spec: GenerationSpec, plan: ParallelPlan, image: Path | None, out: Path, hooks: Hooks
-    ) -> tuple[VideoFile, Report] | None:
-        made = super().generate(spec, plan, image, out, hooks)
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        made, spec, out = super().generate(order, hooks), order.spec, order.out
         if made is None:
             return None
         red = f"color=red:s={spec.width}x{spec.height}:r=8"
@@ -31,7 +31,59 @@ class Filmmaker(Engine):
         file = VideoFile(
             path=str(out), width=spec.width, height=spec.height, frames=told, fps=spec.fps
         )
-        return file, made[1]
+        return lambda: (file, made()[1])
+
+
+class LateFilmmaker(Filmmaker):
+    """Closes each film when its checkpoint's directory says so; some it cannot close."""
+
+    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
+        super().load(directory, plan, build)
+        self._directory = directory
+
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        made, prompt = super().generate(order, hooks), order.spec.prompt
+
+        def close() -> tuple[VideoFile, Report]:
+            while not (self._directory / "close").exists():
+                NEVER.wait(0.02)
+            if prompt == "fail to close":
+                raise EngineFault(FailureKind.STORAGE, "The video could not be written.")
+            assert made
+            return made()
+
+        return close
+
+
+class SlowCloser(Engine):
+    """Closes its files when a file beside them says so."""
+
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        made, prompt = super().generate(order, hooks), order.spec.prompt
+        told = order.out.with_name(f"{order.out.name}.close")
+
+        def close() -> tuple[VideoFile, Report]:
+            while not told.exists():
+                NEVER.wait(0.02)
+            if prompt.startswith("fail"):
+                raise EngineFault(FailureKind.STORAGE, "The video could not be written.")
+            assert made
+            return made()
+
+        return close if "when told" in prompt else made
+
+
+class Crowded(Filmmaker):
+    """Runs out of memory while the text encoder is on its device."""
+
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        if not order.plan.residency.text_encoder:
+            raise MemoryError
+        return super().generate(order, hooks)
+
+
+class Tiny(Filmmaker):
+    memory_total_bytes = 10**9  # less than a context
 
 
 class Silent(Engine):

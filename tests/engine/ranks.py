@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from shared.vocabulary.spec import ParallelPlan
+from shared.vocabulary.plan import ParallelPlan
 from worker.ranks.messages import FROM_RANK, Beat, Generate, Load
 
 ROOT = Path(__file__).parents[2]

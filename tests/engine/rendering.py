@@ -8,8 +8,9 @@ import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 
 from shared.vocabulary.catalog import MODELS
-from shared.vocabulary.spec import GenerationSpec, ImageRef, ParallelPlan
-from worker.engine.contract import Hooks, Seat, StepDone
+from shared.vocabulary.plan import Build, ParallelPlan
+from shared.vocabulary.spec import GenerationSpec, ImageRef
+from worker.engine.contract import Hooks, Order, Seat, StepDone, Word
 from worker.engine.engine import Engine
 from worker.engine.result import Report, VideoFile
 
@@ -42,17 +43,25 @@ def decoded(path: Path, width: int, height: int) -> np.ndarray:
 class Render:
     """An engine in this process that loads what a spec needs."""
 
-    def __init__(self, models: Path, picture: Path, scratch: Path, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        models: Path,
+        picture: Path,
+        scratch: Path,
+        device: str = "cpu",
+        build: Build | None = None,
+    ) -> None:
         self._seat = Seat(0, 1, scratch / "rendezvous", device, threads=1)
         self.engine = Engine(self._seat)
         self.models = models
         self.scratch = scratch
         self._picture = picture
+        self._build = build or Build()
         self._loaded = ""
 
     def load(self, model: str) -> None:
         if self._loaded != model:
-            self.engine.load(self.models / MODELS[model].directory, ALONE)
+            self.engine.load(self.models / MODELS[model].directory, ALONE, self._build)
             self._loaded = model
 
     def anew(self):
@@ -65,9 +74,15 @@ class Render:
         *,
         cancelled: Callable[[], bool] = lambda: False,
         step: Callable[[StepDone], None] = lambda _: None,
+        word: Callable[[], Word] | None = None,
+        saved: Callable[[int, Path], None] = lambda _step, _path: None,
         picture: Path | None = None,
+        plan: ParallelPlan = ALONE,
+        **more,
     ) -> tuple[VideoFile, Report]:
         self.load(spec.model)
-        hooks = Hooks(cancelled=cancelled, phase=lambda _: None, step=step)
+        word = word or (lambda: Word(cancelled()))
+        hooks = Hooks(word=word, phase=lambda _: None, step=step, saved=saved)
         image = (picture or self._picture) if spec.image else None
-        return self.engine.generate(spec, ALONE, image, self.scratch / "video.mp4", hooks)
+        order = Order(spec, plan, self.scratch / "video.mp4", image=image, **more)
+        return self.engine.generate(order, hooks)()

@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from shared.vocabulary.spec import FailureKind, ParallelPlan
+from shared.vocabulary.plan import ParallelPlan
+from shared.vocabulary.spec import FailureKind
 from tests.engine.ranks import Rank, job, load
 from tests.engine.rendering import ALONE, small
 from worker.ranks.messages import (
@@ -14,6 +15,7 @@ from worker.ranks.messages import (
     Hello,
     Loaded,
     PhaseBegan,
+    Released,
     Step,
     Stop,
     Stopped,
@@ -33,9 +35,12 @@ def test_a_job_is_told_from_phase_to_done(rank, tmp_path):
     rank.say(load("wan-mini-t2v", tmp_path))
     rank.say(job(small(steps=2), ALONE, tmp_path / "out.mp4"))
 
-    told = [rank.hear() for _ in range(5)]
+    told = [rank.hear() for _ in range(6)]
 
-    assert [type(message) for message in told] == [Loaded, PhaseBegan, Step, Step, Done]
+    assert [type(message) for message in told] == [
+        *(Loaded, PhaseBegan, Step, Step),
+        *(Released, Done),
+    ]
     assert [m.step for m in told if isinstance(m, Step)] == [1, 2]
 
 

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from worker.engine.conditioning import fitted
+from worker.engine.video.conditioning import fitted
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

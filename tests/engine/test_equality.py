@@ -14,7 +14,7 @@ from diffusers import (
 from PIL import Image
 
 from tests.engine.rendering import REF, Render, small
-from worker.engine import decode
+from worker.engine.video import decode
 
 FLAVOURS = {
     "t2v": ("wan-mini-t2v", None),

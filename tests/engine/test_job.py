@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from shared.vocabulary.spec import FailureKind, LoraRef
+from shared.vocabulary.plan import Build
+from shared.vocabulary.spec import FailureKind
 from tests.engine.rendering import ALONE, REF, Render, small
 from worker.engine.contract import Cancelled
 from worker.engine.faults import EngineFault
@@ -61,13 +62,6 @@ def test_non_finite_latents_end_the_job(render: Render):
     assert not list(render.scratch.glob("*video.mp4*"))
 
 
-def test_a_lora_is_refused(render: Render):
-    with pytest.raises(EngineFault, match="LoRA 'arcane'") as fault:
-        render(small(loras=(LoraRef(name="arcane"),)))
-
-    assert fault.value.kind is FailureKind.BAD_LORA
-
-
 def test_an_unreadable_image_is_told(render: Render, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
@@ -104,7 +98,7 @@ def test_a_damaged_checkpoint_is_named(render: Render, tmp_path, damage, words):
     damage(folder)
 
     with pytest.raises(EngineFault, match=words) as fault:
-        render.anew().load(folder, ALONE)
+        render.anew().load(folder, ALONE, Build())
 
     assert fault.value.kind is FailureKind.BAD_CHECKPOINT
     assert str(tmp_path) not in fault.value.message

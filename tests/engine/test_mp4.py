@@ -12,8 +12,8 @@ from imageio_ffmpeg import get_ffmpeg_exe
 
 from shared.vocabulary.spec import FailureKind
 from tests.engine.rendering import Render, decoded, small
-from worker.engine import mp4
 from worker.engine.faults import EngineFault
+from worker.engine.video import mp4
 
 
 def probe(path):

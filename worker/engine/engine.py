@@ -1,26 +1,31 @@
 """One rank's share of a job, from a complete spec to a finished file."""
 
-import contextlib
-import hashlib
+import dataclasses
+import gc
 import resource
 import sys
-import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
 
-from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan
-from shared.vocabulary.states import Phase
-from worker.engine import conditioning, decode, loading, mp4
-from worker.engine.contract import Cancelled, Hooks, Seat, StepDone
+from shared.vocabulary.plan import Build, ParallelPlan
+from shared.vocabulary.spec import FailureKind
+from worker.engine.cache.blocks import blocks_of
+from worker.engine.contract import Closing, Hooks, Order, Seat
+from worker.engine.denoise.schedule import Schedule
 from worker.engine.faults import EngineFault
-from worker.engine.parallel import Mesh, Ranks
-from worker.engine.result import Branch, Report, VideoFile
-from worker.engine.sampler import Experts, Scene, denoise
-from worker.engine.schedule import Schedule
+from worker.engine.job import Job
+from worker.engine.kernels import divided, forward
+from worker.engine.kernels.attention import choose
+from worker.engine.model import loading
+from worker.engine.model.identity import identity
+from worker.engine.model.lora import Adapters
+from worker.engine.model.offload import Placement, resting
+from worker.engine.model.originals import Originals
+from worker.engine.parallel.ranks import Ranks
+from worker.engine.parallel.sequence import SelfAttention, Sequence
+from worker.engine.parallel.shares import Shares
 
 _CPU: Final = "cpu"
 
@@ -44,6 +49,11 @@ class Engine:
         self._leads = seat.rank == 0
         self._ranks = Ranks(seat)
         self._parts: loading.Parts | None = None
+        self._adapters: Adapters | None = None
+        self._placement: Placement | None = None
+        self._attend: SelfAttention | None = None
+        self._shared: Shares | None = None  # the owners of divided weights
+        self._made: dict[str, str] = {}  # weights and precision class, on rank 0
 
     @property
     def device_name(self) -> str:
@@ -59,57 +69,121 @@ class Engine:
         """Device memory taken now; None on the CPU. Called from another thread."""
         return None if self._on_cpu else torch.cuda.memory_reserved(self._device)
 
-    def load(self, directory: Path, plan: ParallelPlan) -> None:
+    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
         """Bring a model to the device, after dropping the one before.
 
         Raises:
             EngineFault: kind `bad_checkpoint`, when the directory does not hold one; kind
                 `bad_input`, when this engine cannot follow the plan.
         """
-        self._ranks.mesh(plan)
-        self._parts = None
+        mesh = self._ranks.mesh(plan)
+        self._parts = self._adapters = self._placement = None
+        gc.collect()  # a transformer and what runs its blocks know each other
         self._empty()
-        self._parts = loading.load(directory, self._device, with_text=self._leads)
+        places = [directory, Path(build.vae)] if build.vae else [directory]
+        self._made = {"weights": identity(*places), "precision": build.precision}
+        self._shared = self._ranks.shares if build.shard_weights or build.shard_text else None
+        self._parts = loading.load(
+            directory,
+            self._device,
+            build,
+            with_text=self._leads or (build.shard_text and self._shared is not None),
+            resting=resting(plan.residency, build),
+        )
+        self._attend = self._attending(self._parts, build)
+        self._made["attention"] = self._attend.name
+        self._divide(mesh.sequence)
+        self._placement = Placement(self._parts, self._device, build, self._shared)
+        self._placement.settle(plan.residency)
+        self._adapters = Adapters(
+            self._parts.experts,
+            self._device,
+            Originals(directory, self._parts.high.dtype),
+            pin=build.pin_memory,
+        )
 
-    def generate(
-        self, spec: GenerationSpec, plan: ParallelPlan, image: Path | None, out: Path, hooks: Hooks
-    ) -> tuple[VideoFile, Report] | None:
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
         """Render one video; every active rank of the plan must call it.
 
-        Args:
-            spec: what to render.
-            plan: who computes; this rank is one of its active ones.
-            image: the input image, when the spec has one; read on rank 0.
-            out: where rank 0 puts the MP4.
-            hooks: see `Hooks`.
-
         Returns:
-            The file and what it cost on rank 0; None on the others.
+            On rank 0 what closes the file, beside the next job or at once; None on the others.
 
         Raises:
             Cancelled: when the hook said so. Nothing of the job is left.
             EngineFault: when it cannot be done. Nothing of the job is left.
         """
         assert self._parts, "the parent loads a model before it asks for a video"
-        mesh = self._ranks.mesh(plan)
-        schedule = Schedule.of(spec)
-        _refuse(spec, plan)
-        job = _Job(self._parts, spec, mesh, hooks, self._device)
+        assert self._adapters
+        assert self._placement
+        mesh = self._ranks.mesh(order.plan)
+        schedule = Schedule.of(order.spec)
+        _refuse(order, sharded=self._shared is not None)
+        self._divide(mesh.sequence)
+        job = Job(self._parts, order, mesh, hooks, self._placement)
         self._reset_peak()
         try:
-            latents = job.denoise(job.scene(image), schedule)
-            if not self._leads:
+            self._placement.settle(order.plan.residency)
+            job.adapt(self._adapters)
+            job.save_as(self._made, schedule)
+            latents = job.denoise(job.scene(), schedule)
+            close = job.write(latents, own=self._made["precision"] != "reference")
+            if close is None:
                 return None
-            file = job.write(latents, out)
-            return file, job.report(latents, schedule, self._peak())
+            kept, peak = latents.cpu(), self._peak()
+            return lambda: (close(), job.report(kept, schedule, peak))
         finally:
+            job.end()
             self._parts.vae.clear_cache()
             self._empty()
 
+    def stand_by(self, plan: ParallelPlan) -> None:
+        """Take no part in a job of this plan, but meet the others where it joins ranks."""
+        self._ranks.mesh(plan)
+
     def close(self) -> None:
         """Leave the group and the device."""
-        self._parts = None
+        self._parts = self._adapters = self._placement = None
         self._ranks.leave()
+
+    def _attending(self, parts: loading.Parts, build: Build) -> SelfAttention:
+        """Prepare the experts for their class; gives the self-attention that they share."""
+        if build.precision != "reference":
+            return self._quicken(parts, build)
+        if build.attention not in ("auto", "native"):
+            raise EngineFault(
+                FailureKind.BAD_INPUT,
+                f"Attention '{build.attention}' was asked for with precision reference, which "
+                "attends as diffusers does. Take attention auto, or precision bf16.",
+            )
+        return divided.install(parts.experts.values(), self._device)
+
+    def _quicken(self, parts: loading.Parts, build: Build) -> SelfAttention:
+        """Put our forward in place of diffusers'; returns the self-attention that it took."""
+        if self._on_cpu and build.precision.startswith("fp8"):
+            raise EngineFault(
+                FailureKind.BAD_INPUT,
+                f"The precision {build.precision} needs a GPU. Take bf16 or reference on the CPU.",
+            )
+        low, width = build.precision == "fp8_attn", parts.high.config["attention_head_dim"]
+        kernels = choose(build.attention, self._device, low=low, width=width)
+        own = kernels.own
+        attend = SelfAttention(own.attend, own.with_lse, own.name)
+        kernels = kernels._replace(own=dataclasses.replace(own, attend=attend))
+        for expert in parts.experts.values():
+            forward.install(expert, build, self._device, kernels)
+        return attend
+
+    def _divide(self, sequence: Sequence | None) -> None:
+        """Have each expert's tokens divided over these ranks from now on.
+
+        Raises:
+            EngineFault: kind `bad_input`, when the attention is of no use in a ring.
+        """
+        assert self._parts
+        assert self._attend
+        self._attend.divide(sequence)
+        for expert in self._parts.experts.values():
+            blocks_of(expert).sequence = sequence
 
     @property
     def _on_cpu(self) -> bool:
@@ -130,120 +204,23 @@ class Engine:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class _Job:
-    """What one job has spent and said; dropped with it."""
-
-    def __init__(
-        self,
-        parts: loading.Parts,
-        spec: GenerationSpec,
-        mesh: Mesh,
-        hooks: Hooks,
-        device: torch.device,
-    ) -> None:
-        self._parts = parts
-        self._spec = spec
-        self._mesh = mesh
-        self._hooks = Hooks(hooks.cancelled, hooks.phase, self._on_step)
-        self._tell = hooks.step
-        self._device = device
-        self._seconds: dict[Phase, float] = {}
-        self._steps: list[StepDone] = []
-
-    def scene(self, image: Path | None) -> Scene:
-        """Encode the texts and the image on rank 0, and share them."""
-        names: list[Branch] = ["cond", "uncond"] if self._spec.guided else ["cond"]
-        with self._phase(Phase.TEXT_ENCODE):
-            texts = self._mesh.share(lambda: [self._embed(name) for name in names], self._device)
-        shared: list[Tensor] = []
-        if image is not None:
-            with self._phase(Phase.IMAGE_ENCODE):
-                shared = self._mesh.share(lambda: [self._condition(image)], self._device)
-        return Scene(
-            noise=self._noise(),
-            texts=dict(zip(names, texts, strict=True)),
-            image=shared[0] if shared else None,
-        )
-
-    def denoise(self, scene: Scene, schedule: Schedule) -> Tensor:
-        """Run the loop; [1, C, F', h, w] fp32."""
-        experts = Experts(self._parts.high, self._parts.low, schedule)
-        with self._phase(Phase.DENOISE):
-            return denoise(experts, scene, self._spec, self._mesh, self._hooks)
-
-    def write(self, latents: Tensor, out: Path) -> VideoFile:
-        """Decode into the file, looking for a cancel between latent frames."""
-        spec = self._spec
-        with (
-            self._phase(Phase.DECODE),
-            mp4.writing(out, spec.width, spec.height, spec.fps) as file,
-            contextlib.closing(decode.frames(self._parts.vae, latents)) as chunks,
-        ):
-            for pictures in chunks:
-                if self._hooks.cancelled():
-                    raise Cancelled(spec.steps)
-                file.write(pictures)
-        return VideoFile(
-            path=str(out), width=spec.width, height=spec.height, frames=file.frames, fps=spec.fps
-        )
-
-    def report(self, latents: Tensor, schedule: Schedule, peak_bytes: int) -> Report:
-        """Sum the job up."""
-        digest = hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes())
-        return Report(
-            phase_seconds=self._seconds,
-            switch_step=schedule.switch_step,
-            steps=[{"step": s.step, "expert": s.expert, "seconds": s.seconds} for s in self._steps],
-            peak_memory_bytes=peak_bytes,
-            latents_sha256=digest.hexdigest(),
-        )
-
-    def _embed(self, name: Branch) -> Tensor:
-        assert self._parts.prompts
-        text = self._spec.prompt if name == "cond" else self._spec.negative_prompt
-        with torch.no_grad():
-            return self._parts.prompts.embed(text).to(self._parts.high.dtype)
-
-    def _condition(self, image: Path) -> Tensor:
-        with torch.no_grad():
-            return conditioning.condition(self._parts.vae, image, self._spec)
-
-    def _noise(self) -> Tensor:
-        """Draw on the CPU, so that a seed gives the same video on every device and plan."""
-        vae = self._parts.vae.config
-        shape = (
-            1,
-            vae["z_dim"],
-            (self._spec.frames - 1) // vae["scale_factor_temporal"] + 1,
-            self._spec.height // vae["scale_factor_spatial"],
-            self._spec.width // vae["scale_factor_spatial"],
-        )
-        generator = torch.Generator("cpu").manual_seed(self._spec.seed)
-        return torch.randn(shape, generator=generator, dtype=torch.float32).to(self._device)
-
-    def _on_step(self, done: StepDone) -> None:
-        self._steps.append(done)
-        self._tell(done)
-
-    @contextlib.contextmanager
-    def _phase(self, phase: Phase) -> Generator[None]:
-        self._hooks.phase(phase)
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._seconds[phase] = time.monotonic() - began
-
-
-def _refuse(spec: GenerationSpec, plan: ParallelPlan) -> None:
+def _refuse(order: Order, *, sharded: bool) -> None:
     """Say no, on all active ranks alike, to what this engine cannot do."""
-    if spec.loras:
-        raise EngineFault(
-            FailureKind.BAD_LORA,
-            f"LoRA '{spec.loras[0].name}' cannot be applied. This engine takes none yet.",
-        )
+    spec, plan = order.spec, order.plan
     if plan.cfg == 2 and not spec.guided:
         raise EngineFault(
             FailureKind.BAD_INPUT,
             f"guidance is {spec.guidance_high}, so there is one branch. Plan it with cfg 1.",
+        )
+    if sharded and plan.active < plan.ranks:
+        raise EngineFault(
+            FailureKind.BAD_INPUT,
+            f"The weights are divided over {plan.ranks} ranks, and the plan uses {plan.active}. "
+            "Turn sharding off, or give the group another number of ranks.",
+        )
+    if sharded and spec.loras:
+        raise EngineFault(
+            FailureKind.BAD_INPUT,
+            "The weights are divided over the ranks. LoRAs cannot be merged into shares. "
+            "Send it without, or turn sharding off.",
         )

@@ -1,8 +1,9 @@
 """The denoising loop: two experts, guidance, and a scheduler of our own making."""
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
-from shared.vocabulary.spec import FailureKind, GenerationSpec
-from worker.engine.contract import Cancelled, Hooks, StepDone
-from worker.engine.faults import EngineFault
-from worker.engine.parallel import Mesh
-from worker.engine.result import Branch, Expert
-from worker.engine.schedule import TRAIN_STEPS, Schedule
+from shared.vocabulary.spec import GenerationSpec
+from worker.engine.cache.job_cache import JobCache
+from worker.engine.contract import Cancelled, Hooks, StepDone, Word
+from worker.engine.denoise.pace import pace_of
+from worker.engine.denoise.resume import Saves
+from worker.engine.denoise.schedule import TRAIN_STEPS, Schedule
+from worker.engine.parallel.ranks import Mesh
+from worker.engine.result import Branch, Decision, Expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +33,28 @@ class Scene:
         Branch, Tensor
     ]  # [1, 512, D] in the transformer's dtype; cond, and uncond if guided
     image: Tensor | None  # as `conditioning.condition` gives it
+    resumed: Tensor | None  # what an earlier attempt saved, as `Saves.restore` takes it
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """The transformers of one model and who takes which step."""
+    """The transformers of one model, who takes which step, and what they may reuse."""
 
     high: WanTransformer3DModel
     low: WanTransformer3DModel | None
     schedule: Schedule
+    cache: JobCache
+    turn: Callable[[Expert], None]  # brings an expert to the device
 
     def at(self, step: int) -> tuple[WanTransformer3DModel, Expert]:
-        """The transformer of a 0-based step, with its name."""
+        """The transformer of a 0-based step, on its device, with its name."""
+        expert, name = self._whose(step)
+        left = self.schedule.steps_left(name, step)
+        self.cache.turn_to(name, expert, left)  # frees what the other expert kept
+        self.turn(name)
+        return expert, name
+
+    def _whose(self, step: int) -> tuple[WanTransformer3DModel, Expert]:
         if self.low is None:
             return self.high, "single"
         return (self.high, "high") if step < self.schedule.high_steps else (self.low, "low")
@@ -60,7 +73,7 @@ class _Place:
 
 @torch.no_grad()
 def denoise(
-    experts: Experts, scene: Scene, spec: GenerationSpec, mesh: Mesh, hooks: Hooks
+    experts: Experts, scene: Scene, spec: GenerationSpec, mesh: Mesh, hooks: Hooks, saves: Saves
 ) -> Tensor:
     """Turn noise into latents; equal to diffusers' own pipelines bit for bit.
 
@@ -73,23 +86,32 @@ def denoise(
     """
     scheduler = _scheduler(spec, scene.noise.device)
     mask = _free_tokens(scene, spec)
-    latents = scene.noise
+    start, latents = 0, scene.noise
+    if scene.resumed is not None:
+        start, latents = saves.restore(scene.resumed, scheduler)
+    pace = pace_of(latents.device, hooks.step)
 
     def predict(at: _Place, branch: Branch) -> Tensor:
-        if mesh.agree(stop=hooks.cancelled):
+        pace.hold()
+        word = mesh.agree(hooks.word)
+        if word is Word.SAVE_AND_STOP:
+            saves.keep()
+        if word is not Word.GO:
             raise Cancelled(at.step)
         with at.expert.cache_context(
             branch, step_index=at.step, sigma=at.sigma, num_inference_steps=spec.steps
         ):
-            return at.expert(
+            output = at.expert(
                 hidden_states=at.hidden,
                 timestep=at.timestep,
                 encoder_hidden_states=scene.texts[branch],
                 return_dict=False,
             )[0]
+        pace.launched()
+        return output
 
-    for i, t in enumerate(scheduler.timesteps):
-        began = time.monotonic()
+    for i, t in islice(enumerate(scheduler.timesteps), start, None):
+        pace.begin()
         expert, name = experts.at(i)
         hidden, timestep = _inputs(latents, t, scene, mask)
         sigma = float(scheduler.sigmas[i])
@@ -100,19 +122,21 @@ def denoise(
         else:
             noise = predict(at, "cond")
         latents = scheduler.step(noise, t, latents, return_dict=False)[0]
-
-        if not torch.isfinite(latents).all():  # waits for the device, so the step is truly done
-            raise _non_finite(i + 1)
-        hooks.step(
+        turn = i + 1 == experts.schedule.high_steps < spec.steps
+        saves.reached(i + 1, latents, scheduler, turn=turn)
+        pace.finish(
+            latents,
             StepDone(
                 step=i + 1,
                 steps=spec.steps,
                 expert=name,
                 switch_step=experts.schedule.switch_step,
-                branches=tuple(scene.texts),
-                seconds=time.monotonic() - began,
-            )
+                branches=dict.fromkeys(scene.texts, Decision())
+                | mesh.both(experts.cache.decisions()),
+                seconds=0.0,  # the pace knows
+            ),
         )
+    pace.drain()
     return latents if mask is None else _with_image(latents, scene, mask)
 
 
@@ -166,11 +190,3 @@ def _with_image(latents: Tensor, scene: Scene, mask: Tensor) -> Tensor:
     if scene.image is None:
         return latents
     return (1 - mask) * scene.image + mask * latents
-
-
-def _non_finite(step: int) -> EngineFault:
-    return EngineFault(
-        FailureKind.NON_FINITE,
-        f"The latents left the numbers at step {step}. No video was made. "
-        "Try another seed or a lower guidance.",
-    )

@@ -7,6 +7,7 @@ import numpy as np
 
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from worker.engine.faults import EngineFault
+from worker.engine.result import Expert
 
 TRAIN_STEPS: Final = 1000
 _EPSILON: Final = 1e-6
@@ -42,6 +43,10 @@ class Schedule:
     def switch_step(self) -> int:
         """First step of the low-noise expert, 1-based; steps + 1 when it never comes."""
         return self.high_steps + 1
+
+    def steps_left(self, expert: Expert, step: int) -> int:
+        """Count an expert's steps from a 0-based step of it on."""
+        return (self.high_steps if expert == "high" else len(self.timesteps)) - step
 
 
 def high_steps(timesteps: tuple[float, ...], boundary: float | None) -> int:

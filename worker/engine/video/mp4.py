@@ -1,8 +1,10 @@
 """Pictures to an H.264 file through a pipe to ffmpeg; the file appears whole or not at all."""
 
 import contextlib
+import queue
 import subprocess
 import tempfile
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Final
@@ -15,6 +17,7 @@ from shared.vocabulary.spec import FailureKind
 from worker.engine.faults import EngineFault
 
 _CLOSE_S: Final = 120.0  # what is buffered in ffmpeg after the last picture takes far less
+_AHEAD: Final = 4  # latent frames that wait for ffmpeg
 
 
 class Mp4:
@@ -27,7 +30,11 @@ class Mp4:
         self._stdin = process.stdin
         self._stderr = stderr
         self._part = part
+        self._waiting: queue.Queue[NDArray[np.uint8] | None] = queue.Queue(_AHEAD)
+        self._feeding = threading.Thread(target=self._feed, daemon=True)
+        self._feeding.start()
         self.frames = 0
+        self.broken = False  # set when ffmpeg takes no more pictures; `finish` tells why
 
     @property
     def pid(self) -> int:
@@ -35,15 +42,14 @@ class Mp4:
         return self._process.pid
 
     def write(self, pictures: NDArray[np.uint8]) -> None:
-        """Append pictures [n, H, W, 3].
+        """Append pictures [n, H, W, 3]; they are encoded beside what the caller does next.
 
-        Raises:
-            EngineFault: kind `storage`, when ffmpeg has died.
+        It waits while there are many on their way, and never fails: see `broken`.
         """
         try:
-            self._stdin.write(np.ascontiguousarray(pictures).data)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise self._fault() from error
+            self._waiting.put(np.ascontiguousarray(pictures), timeout=_CLOSE_S)
+        except queue.Full:
+            self.broken = True
         self.frames += len(pictures)
 
     def finish(self) -> None:
@@ -53,19 +59,33 @@ class Mp4:
             EngineFault: kind `storage`, when ffmpeg fails or does not end.
         """
         try:
+            self._waiting.put(None, timeout=_CLOSE_S)
+            self._feeding.join(_CLOSE_S)
             self._stdin.close()
             failed = self._process.wait(_CLOSE_S) != 0
-        except (BrokenPipeError, ConnectionResetError, subprocess.TimeoutExpired) as error:
+        except (OSError, queue.Full, subprocess.TimeoutExpired) as error:
             raise self._fault() from error
-        if failed:
+        if failed or self.broken:
             raise self._fault()
 
     def kill(self) -> None:
         """End ffmpeg whatever it does; harmless when it has ended."""
         self._process.kill()
+        if self._feeding.is_alive():
+            self._waiting.put(None)  # without a reader the pipe breaks, so there will be room
+            self._feeding.join()
         with contextlib.suppress(BrokenPipeError):  # what was buffered has no reader any more
             self._stdin.close()
         self._process.wait()
+
+    def _feed(self) -> None:
+        """Hand pictures to ffmpeg until there are no more; runs in a thread of its own."""
+        while (pictures := self._waiting.get()) is not None:
+            if not self.broken:
+                try:
+                    self._stdin.write(pictures.data)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.broken = True
 
     def _fault(self) -> EngineFault:
         """Tell ffmpeg's last words, without the path in them."""
@@ -83,7 +103,8 @@ class Mp4:
 def writing(out: Path, width: int, height: int, fps: int) -> Generator[Mp4]:
     """Open an H.264 file for RGB pictures of one size.
 
-    The file takes its name when the block ends well; on any exception nothing is left of it.
+    The file takes its name when the block ends well; on any exception nothing is left of it. What
+    the block does is beside the encoding: it ends when all pictures are in the file.
 
     Raises:
         EngineFault: kind `storage`, as `Mp4` tells.

@@ -1,0 +1,1 @@
+"""From noise to latents: the schedule of a job, its loop, and what a resume needs."""

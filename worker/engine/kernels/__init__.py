@@ -1,0 +1,1 @@
+"""How fast one forward is: attention backends, row kernels, fp8 linears, our own forward."""

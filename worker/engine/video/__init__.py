@@ -1,0 +1,1 @@
+"""Between pixels and latents: the input image, the VAE, the MP4."""
