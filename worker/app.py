@@ -23,6 +23,8 @@ from shared.machinery.doorbell import celery_app, queue_of
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.logs import configure, logger
 from shared.machinery.settings import ConfigurationError, Settings, load_settings
+from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.spec import SecondaryCache
 from worker import tasks
 from worker.attempt import Runner
 from worker.checkpoints import available
@@ -61,6 +63,12 @@ def _serve(farm: Farm, lock: int) -> int:
             f"wanfarm worker: no checkpoint of {', '.join(missing)} is on this host. "
             "Put it into the models directory or the Hugging Face cache, and start again."
         )
+    if settings.cache.secondary != SecondaryCache() and all(
+        MODELS[name].experts == 1 for name in checkpoints
+    ):
+        log.warning("cache.secondary_unused", models=list(checkpoints))
+    if settings.offload_image_encoder != "auto":
+        log.info("offload.no_image_encoder", models=list(checkpoints))
     identity = groups.Identity(
         name=settings.group,
         incarnation=uuid.uuid4().hex,

@@ -1,35 +1,61 @@
 """One attempt after another: claim, plan, load, generate, then the finisher, or how it failed."""
 
+import contextlib
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.typing import FilteringBoundLogger
 
-from shared.jobs import lifecycle
+from shared.jobs import lifecycle, running
 from shared.jobs.groups import Identity, Reading
-from shared.jobs.removal import image_key
+from shared.jobs.ledger import Values
+from shared.jobs.removal import drop_saved, image_key, saved_key
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
+from shared.vocabulary.cache_levels import Settled, settle
+from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.errors import JobFailure, StaleAttempt
-from shared.vocabulary.planning import plan
-from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan
+from shared.vocabulary.plan import ParallelPlan
+from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import GroupState, Phase
 from worker.finisher import finish
+from worker.inputs import adapters_of
 from worker.keeper import Keeper
+from worker.layout import build_of, expected, lay_out, made_by
 from worker.progress import Reporter
-from worker.ranks.group import Progress, RankFault, RankGroup, RankStopped
+from worker.ranks.group import Job, Progress, RankFault, RankGroup, RankStopped
 from worker.ranks.messages import Done, Generate, Load
 
 _DRAINED: Final = JobFailure(FailureKind.LOST, "The worker is leaving.")
 _FENCED: Final = JobFailure(FailureKind.LOST, "Another attempt has taken over.")
+_BREATH_S: Final = 0.05
+_CLOSE_S: Final = 150.0  # ranks give up on a file that does not close before that
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """An attempt that has left the devices; the finisher's from now on."""
+
+    claimed: lifecycle.Claim
+    closing: Future[Done]
+    reporter: Reporter
+    made_by: Values
+    scratch: contextlib.ExitStack
 
 
 class Runner:
-    """Takes jobs for one group, one at a time, until there are none."""
+    """Takes jobs for one group until there are none; files are finished beside the next job."""
 
     def __init__(
         self, farm: Farm, identity: Identity, ranks: RankGroup, checkpoints: dict[str, Path]
@@ -44,7 +70,8 @@ class Runner:
         self._leaving = threading.Event()
         self._condition = GroupState.STARTING
         self._warm: str | None = None
-        self._video_id: str | None = None
+        self._job: Job | None = None  # what the ranks render
+        self._finishing = threading.Thread()  # of the job before
         self._problem: str | None = None
         self._log = logger(group=identity.name)
 
@@ -64,8 +91,8 @@ class Runner:
         leaving = self._leaving.is_set()
         return Reading(
             condition=GroupState.DRAINING if leaving else self._condition,
-            warm_model=self._warm,
-            video_id=self._video_id,
+            warm_model=self._warm if self._ranks.alive else None,
+            video_id=self._job[0] if self._job else None,
             devices=devices,
             software=hellos[0].software if hellos else {},
             problem=self._problem,
@@ -76,31 +103,65 @@ class Runner:
         with self._turn:
             try:
                 if self._standing():
-                    self._ready(next(iter(self._checkpoints)))
+                    first = next(iter(self._checkpoints))
+                    settings, hellos = self._farm.settings, self._ranks.hellos
+                    self._ready(first, expected(MODELS[first], settings, hellos))
             except RankFault as err:
                 self._sick(err)
 
     def run_until_empty(self) -> int:
-        """Render waiting jobs until none is due; returns how many were taken."""
+        """Render waiting jobs until none is due; returns how many were taken.
+
+        The last one's file may be in the finisher's hands still: `join` waits for it.
+        """
         taken = 0
         with self._turn:
-            while not self._leaving.is_set() and self._standing() and self._run_one():
-                taken += 1
+            while not self._leaving.is_set() and self._standing():
+                try:
+                    ran = self._run_one()
+                except SQLAlchemyError:
+                    if not self._finishing.is_alive():
+                        raise
+                    self._let_finish()  # it waits for the database too
+                    continue
+                taken += ran
+                if not ran and not self._listen():
+                    break
+            while self._listen():
+                pass
         return taken
 
     def join(self, timeout_s: float) -> None:
-        """Wait until no job runs, whichever thread took it, but no longer than this."""
+        """Wait until no job runs or is finished, but no longer than this."""
+        give_up = time.monotonic() + timeout_s
         if self._turn.acquire(timeout=timeout_s):
+            finishing = self._finishing
             self._turn.release()
+            if finishing.is_alive():
+                finishing.join(max(0.0, give_up - time.monotonic()))
 
     def leave(self) -> None:
         """Take no other job; `hand_back` ends the one that runs."""
         self._leaving.set()
 
     def hand_back(self) -> None:
-        """Stop the running job at its next step and put it back, uncharged."""
-        if self._video_id:
-            self._ranks.cancel(_DRAINED)
+        """Stop the running job at its next step, with its latents saved; put it back, uncharged."""
+        if self._job:
+            self._ranks.cancel(self._job, _DRAINED, save=True)
+
+    def _listen(self) -> bool:
+        """Hear of files that the ranks still close; False when there are none."""
+        try:
+            return self._ranks.close_some()
+        except RankFault as err:
+            self._sick(err)
+            return False
+
+    def _let_finish(self) -> None:
+        """Wait for the finisher's job before, and pass on what the ranks say of its file."""
+        while self._finishing.is_alive():
+            if not self._listen():
+                self._finishing.join(_BREATH_S)
 
     def _standing(self) -> bool:
         """Have living ranks before a job is taken: a group that cannot start burns no attempts."""
@@ -129,51 +190,88 @@ class Runner:
         if claimed is None:
             return False
         assert self._keeper is not None
-        self._ranks.forget_cancels()
-        self._video_id = claimed.fence.video_id
-        self._keeper.hold(claimed, sent_at, self._ranks.cancel)
-        log = self._log.bind(job_id=claimed.fence.video_id, attempt=claimed.fence.attempt)
-        log.info("attempt.claimed", model=claimed.spec.model)
+        job = self._job = (claimed.fence.video_id, claimed.fence.attempt)
+        self._keeper.hold(claimed, sent_at, partial(self._ranks.cancel, job))
+        self._log_of(claimed).info("attempt.claimed", model=claimed.spec.model)
+        rendered = None
         try:
-            outcome = self._attempt(claimed)
-            log.info("attempt.ended", outcome=outcome)
+            rendered = self._watched(claimed, partial(self._attempt, claimed))
+        finally:
+            self._job = None
+            self._condition = GroupState.IDLE if self._ranks.alive else GroupState.STARTING
+            if rendered is None:
+                self._over(claimed)
+        if rendered is not None:
+            self._let_finish()
+            # a daemon: at a second SIGTERM nobody waits for it, and the job is rescued
+            self._finishing = threading.Thread(target=self._finish, args=(rendered,), daemon=True)
+            self._finishing.start()
+        return True
+
+    def _attempt(self, claimed: lifecycle.Claim) -> _Rendered:
+        reporter = Reporter(self._farm, claimed.fence, claimed.checkpoint)
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="wanfarm-job-"))
+            closing = self._render(claimed, reporter, Path(scratch))
+            tools = made_by(self._ranks.hellos)
+            return _Rendered(claimed, closing, reporter, tools, stack.pop_all())
+
+    def _finish(self, rendered: _Rendered) -> None:
+        """Bring a rendered video to its end, in a thread beside the next job."""
+        claimed = rendered.claimed
+
+        def store() -> None:
+            rendered.reporter.phase(Phase.ENCODE)
+            done = rendered.closing.result(_CLOSE_S)
+            rendered.reporter.phase(Phase.STORE)
+            told = rendered.made_by | {"pattern": rendered.reporter.pattern}
+            finish(self._farm, claimed.fence, done, told)
+            self._problem = None
+            self._log_of(claimed).info("attempt.ended", outcome="completed")
+
+        try:
+            with rendered.scratch:
+                self._watched(claimed, store)
+        finally:
+            self._over(claimed)
+
+    def _watched(self, claimed: lifecycle.Claim, part: Callable[[], T]) -> T | None:
+        """Do a part of an attempt; what goes wrong in it ends the attempt in the ledger."""
+        log = self._log_of(claimed)
+        try:
+            try:
+                return part()
+            except (RankStopped, RankFault, OSError) as err:
+                log.info("attempt.ended", outcome=self._went_wrong(claimed, err))
         except StaleAttempt:
             log.warning("attempt.stale")
         except SQLAlchemyError as err:  # the lease runs out, and any tick puts the job back
             log.warning("attempt.unwritten", error=type(err).__name__)
-        finally:
-            self._keeper.release()
-            self._video_id = None
-            self._condition = GroupState.IDLE if self._ranks.alive else GroupState.STARTING
-        return True
+        return None
 
-    def _attempt(self, claimed: lifecycle.Claim) -> str:
-        fence = claimed.fence
-        reporter = Reporter(self._farm, fence)
-        try:
-            with tempfile.TemporaryDirectory(prefix="wanfarm-job-") as scratch:
-                done = self._render(claimed, reporter, Path(scratch))
-                reporter.phase(Phase.STORE)
-                finish(self._farm, fence, done, reporter.pattern)
-        except RankStopped as stopped:
-            lifecycle.cancelled(self._farm, fence, step=stopped.step)
-            return "cancelled"
-        except RankFault as fault:
-            return self._went_wrong(claimed, fault)
-        except OSError as err:
-            why = err.strerror or "unreadable file"
-            message = f"The worker's own disk let it down ({why})."
-            return self._went_wrong(claimed, RankFault(JobFailure(FailureKind.STORAGE, message)))
-        self._problem = None
-        return "completed"
+    def _over(self, claimed: lifecycle.Claim) -> None:
+        """Let go of an attempt, and of saved latents that nobody will need."""
+        assert self._keeper is not None
+        self._keeper.release(claimed.fence)
+        with contextlib.suppress(SQLAlchemyError):  # upkeep looks again
+            drop_saved(self._farm, claimed.fence.video_id)
 
-    def _render(self, claimed: lifecycle.Claim, reporter: Reporter, scratch: Path) -> Done:
+    def _render(self, claimed: lifecycle.Claim, reporter: Reporter, scratch: Path) -> Future[Done]:
         spec, fence = claimed.spec, claimed.fence
-        layout = plan(spec, self._identity.ranks)
-        lifecycle.record_plan(self._farm, fence, layout.model_dump(mode="json"))
+        job = (fence.video_id, fence.attempt)
+        cache = self._cache(spec)
+        layout = lay_out(
+            spec,
+            self._farm.settings,
+            self._ranks.hellos,
+            cache.policies if cache else None,
+            claimed.out_of_memory,
+        )
+        told = cache.record() if cache else {"high": None}
+        running.record_plan(self._farm, fence, layout.model_dump(mode="json"), told)
         if self._warm != spec.model:
             reporter.phase(Phase.LOAD)
-        self._ready(spec.model)
+        self._ready(spec.model, layout)
         self._condition = GroupState.BUSY
         command = Generate(
             video_id=fence.video_id,
@@ -182,27 +280,51 @@ class Runner:
             plan=layout,
             image=self._image(spec),
             out=str(scratch / "video.mp4"),
+            loras=adapters_of(spec, self._farm.loras),
+            resume=self._saved(claimed),
+            save_to=str(self._farm.storage.path(saved_key(*job))),
+            save_every_s=self._farm.settings.checkpoint_seconds,
+            cache=cache.policies if cache else None,
         )
 
         def hear(message: Progress) -> None:
             try:
                 if reporter.hear(message):
-                    self._ranks.cancel()
+                    self._ranks.cancel(job)
             except StaleAttempt:
-                self._ranks.cancel(_FENCED)
+                self._ranks.cancel(job, _FENCED)
 
         return self._ranks.generate(command, hear)
 
-    def _ready(self, model: str) -> None:
-        """Have this model loaded."""
+    def _ready(self, model: str, layout: ParallelPlan) -> None:
+        """Have this model loaded, its parts where the plan has them."""
         if self._warm != model:
             self._condition, self._warm = GroupState.LOADING, None
-            layout = ParallelPlan(ranks=self._identity.ranks)
-            directory = str(self._checkpoints[model])
-            seconds = self._ranks.load(Load(model=model, directory=directory, plan=layout))
+            seconds = self._ranks.load(
+                Load(
+                    model=model,
+                    directory=str(self._checkpoints[model]),
+                    plan=layout,
+                    build=build_of(self._farm.settings),
+                )
+            )
             self._log.info("model.loaded", model=model, seconds=round(seconds, 2))
             self._warm = model
         self._condition, self._problem = GroupState.IDLE, None
+
+    def _cache(self, spec: GenerationSpec) -> Settled | None:
+        """Settle what the request leaves open by this group's own environment."""
+        settled = settle(spec.cache, self._farm.settings.cache, spec.card)
+        for fault in settled.faults(spec.card) if settled else ():
+            raise RankFault(JobFailure(FailureKind.BAD_INPUT, fault.message))
+        return settled
+
+    def _saved(self, claimed: lifecycle.Claim) -> str | None:
+        """Where an earlier attempt saved its latents."""
+        if claimed.checkpoint is None:
+            return None
+        path = self._farm.storage.path(claimed.checkpoint["key"])
+        return str(path) if path.is_file() else None
 
     def _image(self, spec: GenerationSpec) -> str | None:
         if spec.image is None:
@@ -213,7 +335,16 @@ class Runner:
             raise RankFault(JobFailure(FailureKind.BAD_INPUT, message))
         return str(path)
 
-    def _went_wrong(self, claimed: lifecycle.Claim, fault: RankFault) -> str:
+    def _went_wrong(
+        self, claimed: lifecycle.Claim, fault: RankFault | RankStopped | OSError
+    ) -> str:
+        if isinstance(fault, RankStopped):
+            lifecycle.cancelled(self._farm, claimed.fence, step=fault.step)
+            return "cancelled"
+        if isinstance(fault, OSError):
+            why = fault.strerror or "unreadable file"
+            message = f"The worker's own disk let it down ({why})."
+            fault = RankFault(JobFailure(FailureKind.STORAGE, message))
         if fault.failure is _DRAINED:
             lifecycle.requeue_uncharged(self._farm, claimed.fence, _DRAINED.message)
             return "drained"
@@ -224,5 +355,7 @@ class Runner:
     def _sick(self, fault: RankFault) -> None:
         self._log.warning("ranks.fault", kind=fault.failure.kind, message=fault.failure.message)
         self._problem = fault.failure.message
-        if not self._ranks.alive:
-            self._warm = None
+
+    def _log_of(self, claimed: lifecycle.Claim) -> FilteringBoundLogger:
+        fence = claimed.fence
+        return logger(group=self._identity.name, job_id=fence.video_id, attempt=fence.attempt)

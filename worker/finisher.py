@@ -3,6 +3,8 @@
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,8 @@ from shared.machinery.farm import Farm
 from shared.machinery.storage import Stored
 from shared.vocabulary.errors import JobFailure, WanfarmError
 from shared.vocabulary.spec import FailureKind
+from worker.cache_record import lanes_of, record
+from worker.engine.result import Report
 from worker.ranks.group import RankFault
 from worker.ranks.messages import Done, VideoFile
 
@@ -28,8 +32,14 @@ _COMPLETE_PAUSE_S: Final = 0.5
 _STORE_WAITS_S: Final = (0.5, 1, 2, 4, 8, 16)  # the frames are kept meanwhile, not rendered again
 
 
-def finish(farm: Farm, fence: Fence, done: Done, pattern: Values) -> None:
+def finish(farm: Farm, fence: Fence, done: Done, told: Values) -> None:
     """Store an attempt's files and complete its video.
+
+    Args:
+        farm: the handles.
+        fence: the attempt.
+        done: what the ranks made and report.
+        told: what the parent adds to that: the pattern of all steps, what it renders with.
 
     Raises:
         RankFault: of kind `storage` when the store refuses for good.
@@ -52,16 +62,33 @@ def finish(farm: Farm, fence: Fence, done: Done, pattern: Values) -> None:
             for name, one in stored.items()
         },
     }
-    report = done.report.model_dump(mode="json") | {"pattern": pattern}
-    _complete_patiently(farm, fence, result, report)
+    report = _report(done.report) | told
+    warnings = [_warning(one) for one in done.report.warnings]
+    _complete_patiently(farm, partial(lifecycle.complete, farm, fence, result, report, warnings))
 
 
-def _complete_patiently(farm: Farm, fence: Fence, result: Values, report: Values) -> None:
+def _report(report: Report) -> Values:
+    """Write down what the engine reports; what it decided step by step becomes lanes."""
+    cost: Values = report.model_dump(mode="json", exclude={"steps": {"__all__": {"branches"}}})
+    cost |= lanes_of(report.steps)
+    if report.cache is not None:
+        cost["cached"] = record(report.steps).model_dump(mode="json")
+    return cost
+
+
+def _warning(text: str) -> Values:
+    """Read the engine's `code: sentence`."""
+    code, _, message = text.partition(": ")
+    about_cache = code.startswith(("cache_", "scm_"))
+    return {"code": code, "param": "cache" if about_cache else None, "message": message}
+
+
+def _complete_patiently(farm: Farm, complete: Callable[[], None]) -> None:
     """Write the end; a finished render outlives an outage of Postgres up to a lease long."""
     pause, give_up = threading.Event(), time.monotonic() + farm.settings.lease_s
     while True:
         try:
-            return lifecycle.complete(farm, fence, result, report)
+            return complete()
         except SQLAlchemyError:
             if time.monotonic() > give_up:
                 raise

@@ -10,7 +10,7 @@ from typing import Final
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import groups, lifecycle
+from shared.jobs import groups, lifecycle, running
 from shared.jobs.ledger import Fence
 from shared.machinery.farm import Farm
 from shared.machinery.feed import NUDGES, Subscription
@@ -27,7 +27,7 @@ Cancel = Callable[[JobFailure | None], None]
 
 @dataclass(slots=True)
 class _Held:
-    """The attempt that is running, and when it must be over (monotonic)."""
+    """An attempt of this group, and when it must be over (monotonic)."""
 
     fence: Fence
     cancel: Cancel
@@ -50,7 +50,7 @@ class Keeper(threading.Thread):
         self._reading = reading
         self._log = logger(group=identity.name)
         self._lock = threading.Lock()
-        self._held: _Held | None = None
+        self._held: dict[Fence, _Held] = {}
         self._told: tuple[GroupState, str | None] | None = None
         self._stop_asked = threading.Event()
 
@@ -60,11 +60,11 @@ class Keeper(threading.Thread):
         Args:
             claimed: the attempt.
             sent_at: monotonic time before the claim was sent: its lease counts from there.
-            cancel: asks the ranks to stop, with the reason to fail with, or None.
+            cancel: asks the ranks to stop it, with the reason to fail with, or None.
         """
         finish = claimed.finish_in_s
         with self._lock:
-            self._held = _Held(
+            self._held[claimed.fence] = _Held(
                 fence=claimed.fence,
                 cancel=cancel,
                 confirmed=sent_at,
@@ -72,10 +72,10 @@ class Keeper(threading.Thread):
                 finish_until=None if finish is None else sent_at + finish,
             )
 
-    def release(self) -> None:
+    def release(self, fence: Fence) -> None:
         """Stop watching: the attempt has ended."""
         with self._lock:
-            self._held = None
+            self._held.pop(fence, None)
 
     def stop(self) -> None:
         """End the thread, soon."""
@@ -98,15 +98,17 @@ class Keeper(threading.Thread):
                 self._beat()
                 due = time.monotonic() + self._farm.settings.heartbeat_s
             nudge = nudges.next(min(0.5, self._farm.settings.heartbeat_s))
-            held = self._held
-            if nudge and held and nudge.get("cancel") == held.fence.video_id:
-                self._renew(held)
-            if held:
+            for held in self._all_held():
+                if nudge and nudge.get("cancel") == held.fence.video_id:
+                    self._renew(held)
                 self._enforce(held)
 
+    def _all_held(self) -> list[_Held]:
+        with self._lock:
+            return list(self._held.values())
+
     def _beat(self) -> None:
-        held = self._held
-        if held:
+        for held in self._all_held():
             self._renew(held)
             self._enforce(held)
         self._touch()
@@ -126,7 +128,7 @@ class Keeper(threading.Thread):
     def _renew(self, held: _Held) -> None:
         sent_at = time.monotonic()
         try:
-            asked = lifecycle.renew(self._farm, held.fence)
+            asked = running.renew(self._farm, held.fence)
         except StaleAttempt:
             self._end(held, JobFailure(FailureKind.LOST, "Another attempt has taken over."))
         except SQLAlchemyError as err:
@@ -148,9 +150,9 @@ class Keeper(threading.Thread):
             self._end(held, JobFailure(FailureKind.TIMEOUT, message))
 
     def _end(self, held: _Held, reason: JobFailure | None) -> None:
-        """Ask the ranks to stop, once per attempt and only while it is the one held."""
+        """Ask the ranks to stop, once per attempt and only while it is held."""
         with self._lock:
-            if held.asked or self._held is not held:
+            if held.asked or self._held.get(held.fence) is not held:
                 return
             held.asked = True
             held.cancel(reason)

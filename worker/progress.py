@@ -1,16 +1,22 @@
 """What an attempt tells of itself: a percentage, the detail on the row, the events."""
 
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import lifecycle
+from shared.jobs import running
 from shared.jobs.ledger import Fence, Values
+from shared.jobs.removal import saved_key
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.vocabulary.states import Phase
-from worker.ranks.messages import PhaseBegan, Step
+from worker.cache_record import cached_steps, lanes_of
+from worker.engine.result import StepRecord
+from worker.ranks.messages import PhaseBegan, Saved, Step
+
+Pattern = dict[str, dict[str, str]]
 
 _LEAST_GAP_S: Final = 0.5  # steps of a small model would flood the ledger
 # Where each phase begins, in percent; denoising fills the most, as it takes the most.
@@ -28,22 +34,24 @@ _BEGINS: Final = {
 class Reporter:
     """Writes an attempt's progress, at most twice a second; phases and the last step always."""
 
-    def __init__(self, farm: Farm, fence: Fence) -> None:
-        """Begin at zero."""
+    def __init__(self, farm: Farm, fence: Fence, checkpoint: Values | None = None) -> None:
+        """Begin at zero, or where the attempt goes on from."""
         self._farm = farm
+        self._came_from = checkpoint
         self._fence = fence
         self._log = logger(job_id=fence.video_id, attempt=fence.attempt)
-        self._percent = 0
+        self._percent: int = checkpoint["progress"] if checkpoint else 0
         self._last = 0.0
         self._detail: Values = {}
-        self._pattern: dict[str, dict[str, str]] = {}
+        self._heard: list[StepRecord] = []
+        self._pattern: Pattern = checkpoint["pattern"] if checkpoint else {}
 
     @property
-    def pattern(self) -> dict[str, dict[str, str]]:
+    def pattern(self) -> Pattern:
         """Per expert and branch one letter a step: X computed, c cached."""
         return self._pattern
 
-    def hear(self, message: Step | PhaseBegan) -> bool:
+    def hear(self, message: Step | PhaseBegan | Saved) -> bool:
         """Take a rank's word; returns whether a cancel is asked for. Postgres may be away.
 
         Raises:
@@ -51,6 +59,8 @@ class Reporter:
         """
         if isinstance(message, PhaseBegan):
             return self.phase(message.phase)
+        if isinstance(message, Saved):
+            return self._saved(message)
         return self._step(message)
 
     def phase(self, phase: Phase) -> bool:
@@ -58,10 +68,35 @@ class Reporter:
         self._detail = {**self._detail, "phase": phase.value}
         return self._write("phase", {"name": phase.value}, _BEGINS[phase])
 
+    def _saved(self, saved: Saved) -> bool:
+        folder = saved_key(self._fence.video_id, self._fence.attempt)
+        checkpoint: Values = {
+            "key": f"{folder}/{Path(saved.path).name}",
+            "step": saved.step,
+            "progress": _percent_at(saved.step, saved.steps),
+            "pattern": _until(saved.step, self._pattern),
+        }
+        try:
+            asked = running.keep(self._farm, self._fence, checkpoint)
+        except SQLAlchemyError as err:  # an earlier one still stands
+            self._log.warning("checkpoint.unwritten", error=type(err).__name__)
+            return False
+        if self._came_from is not None:
+            self._farm.storage.delete(self._came_from["key"])
+            self._came_from = None
+        return asked
+
     def _step(self, step: Step) -> bool:
+        if step.step == 1:  # what was saved before could not be used
+            self._pattern = {}
         for branch, done in step.branches.items():
             lanes = self._pattern.setdefault(step.expert, {})
             lanes[branch] = lanes.get(branch, "") + ("c" if done.cached else "X")
+        self._heard.append(
+            StepRecord(
+                step=step.step, expert=step.expert, seconds=step.seconds, branches=step.branches
+            )
+        )
         cached = {branch: done.cached for branch, done in step.branches.items()}
         self._detail = {
             "phase": Phase.DENOISE.value,
@@ -71,14 +106,18 @@ class Reporter:
             "expert": step.expert,
             "cached": cached,
             "step_s": round(step.seconds, 4),
+            "cached_steps": cached_steps(self._heard),
+            **lanes_of(self._heard),
             "pattern": self._pattern,
         }
         if step.step < step.steps and time.monotonic() - self._last < _LEAST_GAP_S:
             return False
         told: dict[str, Any] = {"step": step.step, "steps": step.steps, "expert": step.expert}
         told |= {"cached": cached, "step_s": round(step.seconds, 4)}
-        start, end = _BEGINS[Phase.DENOISE], _BEGINS[Phase.DECODE]
-        return self._write("step", told, start + (end - start) * step.step // step.steps)
+        if any(done.reason for done in step.branches.values()):
+            told["reason"] = {branch: done.reason for branch, done in step.branches.items()}
+            told["diff"] = {branch: done.diff for branch, done in step.branches.items()}
+        return self._write("step", told, _percent_at(step.step, step.steps))
 
     def _write(self, event: str, data: Values, percent: int) -> bool:
         self._percent = max(self._percent, percent)
@@ -87,7 +126,21 @@ class Reporter:
         told = data | {"progress": self._percent}
         columns: Values = {"progress": self._percent, "detail": self._detail}
         try:
-            return lifecycle.report(self._farm, self._fence, event, told, columns)
+            return running.report(self._farm, self._fence, event, told, columns)
         except SQLAlchemyError as err:  # the keeper judges how long an outage may last
             self._log.warning("progress.unwritten", error=type(err).__name__)
             return False
+
+
+def _percent_at(step: int, steps: int) -> int:
+    start, end = _BEGINS[Phase.DENOISE], _BEGINS[Phase.DECODE]
+    return start + (end - start) * step // steps
+
+
+def _until(step: int, pattern: Pattern) -> Pattern:
+    """Cut a pattern after a step; the experts follow each other."""
+    cut: Pattern = {}
+    for expert, lanes in pattern.items():
+        cut[expert] = {branch: letters[: max(0, step)] for branch, letters in lanes.items()}
+        step -= max(map(len, lanes.values()))
+    return cut

@@ -90,6 +90,7 @@ def _delete(farm: Farm, statement: Delete) -> int:
 DUTIES: Final[dict[str, Callable[[Farm], int]]] = {
     "purged": removal.purge,
     "expired": removal.expire,
+    "checkpoints": removal.drop_saved,
     "steps": prune_steps,
     "idempotency": prune_idempotency,
     "logins": prune_logins,

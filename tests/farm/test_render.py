@@ -7,6 +7,7 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from shared.jobs import groups
+from shared.vocabulary.plan import ParallelPlan
 
 
 def test_a_video_is_rendered_stored_and_told(house, completes):
@@ -36,7 +37,8 @@ def test_two_ranks_render_the_same_latents_as_one(house, completes):
         videos[ranks] = row["attempts"][0]
         house.workers[-1].kill()
 
-    assert videos[2]["plan"] == {"ranks": 2, "cfg": 2, "ulysses": 1, "ring": 1}
+    plan = ParallelPlan(ranks=2, cfg=2)  # and everything on its device
+    assert videos[2]["plan"] == plan.model_dump(mode="json")
     assert videos[1]["report"]["latents_sha256"] == videos[2]["report"]["latents_sha256"]
 
 

@@ -6,8 +6,9 @@ from shared.jobs import lifecycle, queries
 from shared.vocabulary.errors import StaleAttempt
 from shared.vocabulary.states import Phase
 from tests.services.jobs import claimed, row
+from worker.engine.result import Decision
 from worker.progress import Reporter
-from worker.ranks.messages import BranchStep, PhaseBegan, Step
+from worker.ranks.messages import PhaseBegan, Step
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def step(fence, number: int, steps: int = 4, expert: str = "high", **cached: boo
         steps=steps,
         expert=expert,
         switch_step=3,
-        branches={name: BranchStep(cached=was) for name, was in branches.items()},
+        branches={name: Decision(cached=was) for name, was in branches.items()},
         seconds=0.12345,
     )
 
@@ -54,8 +55,26 @@ def test_a_step_tells_where_the_attempt_is(farm, fence):
     detail = row(farm, fence.video_id)["detail"]
     assert (event["step"], event["steps"], event["expert"]) == (2, 4, "high")
     assert event["cached"] == {"cond": False, "uncond": True}
+    assert "reason" not in event  # there was no cache
     assert event["progress"] == row(farm, fence.video_id)["progress"] == 47
     assert (detail["switch_step"], detail["step_s"]) == (3, 0.1235)
+
+
+def test_a_step_of_a_cached_run_tells_why_and_how_far_it_had_moved(farm, fence):
+    reporter = Reporter(farm, fence)
+    said = step(fence, 2)
+    hit = Decision(cached=True, reason="d", diff=0.0831)
+    forced = Decision(reason="m")
+
+    reporter.hear(said.model_copy(update={"branches": {"cond": hit, "uncond": forced}}))
+
+    (event,) = told(farm, fence, "step")
+    detail = row(farm, fence.video_id)["detail"]
+    assert event["reason"] == {"cond": "d", "uncond": "m"}
+    assert event["diff"] == {"cond": 0.0831, "uncond": None}
+    assert detail["reasons"] == {"high": {"cond": "d", "uncond": "m"}}
+    assert detail["diffs"] == {"high": {"cond": [0.0831], "uncond": [None]}}
+    assert detail["cached_steps"] == 1
 
 
 def test_quick_steps_are_told_together_but_the_last_one_always(farm, fence):

@@ -4,18 +4,21 @@ import fcntl
 import os
 import signal
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from shared.vocabulary.errors import JobFailure
-from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan
+from shared.vocabulary.plan import ParallelPlan
+from shared.vocabulary.spec import FailureKind, GenerationSpec
 from tests.farm.conftest import is_alive
 from worker.ranks.group import Layout, RankFault, RankGroup, RankStopped
-from worker.ranks.messages import Generate, Load, PhaseBegan, Step
+from worker.ranks.messages import Done, Generate, Load, PhaseBegan, Step
 
 MODEL = "wan-mini-t2v"
 FAKE = "tests.engine.fake:Engine"
+FIRST = ("video_1", 1)
 DEADLINE = JobFailure(FailureKind.DEADLINE, "The deadline to finish has passed.")
 
 
@@ -53,6 +56,14 @@ def load(directory: Path, ranks: int = 1) -> Load:
 
 def deaf(_message) -> None:
     """Hear progress and make nothing of it."""
+
+
+def render(group: RankGroup, command: Generate, hear=deaf) -> Done:
+    """A job until its file is closed."""
+    closing = group.generate(command, hear)
+    while group.close_some():
+        pass
+    return closing.result(0)
 
 
 def pids(group: RankGroup) -> list[int]:
@@ -100,7 +111,7 @@ def test_a_bad_checkpoint_is_told_in_the_engines_words(make, tmp_path, ranks, al
 def test_a_job_is_told_from_its_first_phase_to_its_file(make, tmp_path):
     group, told = make(), []
 
-    done = group.generate(job(tmp_path, steps=3), told.append)
+    done = render(group, job(tmp_path, steps=3), told.append)
 
     assert [type(message) for message in told] == [PhaseBegan, Step, Step, Step]
     assert [message.step for message in told[1:]] == [1, 2, 3]
@@ -113,21 +124,20 @@ def test_one_job_follows_another_on_the_same_processes(make, tmp_path):
     before = pids(group)
 
     for attempt in (1, 2, 3):
-        assert group.generate(job(tmp_path, attempt=attempt), deaf).attempt == attempt
+        assert render(group, job(tmp_path, attempt=attempt)).attempt == attempt
 
     assert pids(group) == before
 
 
 def test_a_cancel_from_another_thread_stops_the_job_and_keeps_the_ranks(make, tmp_path):
     group = make()
-    cancel = when_it_runs(threading.Thread(target=group.cancel).start)
+    cancel = when_it_runs(threading.Thread(target=group.cancel, args=[FIRST]).start)
 
     with pytest.raises(RankStopped) as stopped:
         group.generate(job(tmp_path, "wait", steps=100), cancel)
 
     assert 1 <= stopped.value.step < 100
-    group.forget_cancels()
-    assert group.generate(job(tmp_path, attempt=2), deaf).attempt == 2
+    assert render(group, job(tmp_path, attempt=2)).attempt == 2
 
 
 def test_a_cancel_for_a_reason_fails_with_it(make, tmp_path):
@@ -135,7 +145,7 @@ def test_a_cancel_for_a_reason_fails_with_it(make, tmp_path):
 
     with pytest.raises(RankFault) as fault:
         group.generate(
-            job(tmp_path, "wait", steps=100), when_it_runs(lambda: group.cancel(DEADLINE))
+            job(tmp_path, "wait", steps=100), when_it_runs(lambda: group.cancel(FIRST, DEADLINE))
         )
 
     assert fault.value.failure is DEADLINE
@@ -144,7 +154,7 @@ def test_a_cancel_for_a_reason_fails_with_it(make, tmp_path):
 
 def test_a_cancel_that_came_during_the_load_is_not_lost(make, tmp_path):
     group = make()
-    group.cancel(DEADLINE)
+    group.cancel(FIRST, DEADLINE)
     group.load(load(tmp_path))
 
     with pytest.raises(RankFault) as fault:
@@ -153,12 +163,53 @@ def test_a_cancel_that_came_during_the_load_is_not_lost(make, tmp_path):
     assert fault.value.failure is DEADLINE
 
 
-def test_a_cancel_meant_for_the_job_before_is_forgotten(make, tmp_path):
+def test_a_cancel_meant_for_another_job_changes_nothing(make, tmp_path):
     group = make()
-    group.cancel(DEADLINE)
-    group.forget_cancels()
+    group.cancel(FIRST, DEADLINE)
 
-    assert group.generate(job(tmp_path), deaf).attempt == 1
+    assert render(group, job(tmp_path, attempt=2)).attempt == 2
+
+
+def test_a_job_renders_while_the_file_before_it_is_closed(make, tmp_path):
+    group = make(engine="tests.engine.filming:SlowCloser")
+    first = group.generate(job(tmp_path, "close when told"), deaf)
+
+    second = render_other(group, tmp_path, first)
+
+    assert (second.attempt, first.result(0).attempt) == (2, 1)
+
+
+def test_a_file_that_cannot_be_closed_fails_its_own_job_only(make, tmp_path):
+    group = make(engine="tests.engine.filming:SlowCloser")
+    first = group.generate(job(tmp_path, "fail to close when told"), deaf)
+
+    second = render_other(group, tmp_path, first)
+
+    assert second.attempt == 2
+    assert isinstance(first.exception(0), RankFault)
+    assert group.alive
+
+
+def test_a_rank_that_dies_loses_the_job_it_renders_and_the_file_it_closes(make, tmp_path):
+    group = make(engine="tests.engine.filming:SlowCloser")
+    first = group.generate(job(tmp_path, "close when told"), deaf)
+
+    with pytest.raises(RankFault) as died:
+        group.generate(job(tmp_path, "die", attempt=2), deaf)
+
+    assert died.value.failure.kind is FailureKind.RANK_DIED
+    assert first.exception(0).failure.kind is FailureKind.LOST
+
+
+def render_other(group: RankGroup, tmp_path: Path, first: Future[Done]) -> Done:
+    """Render a second job while the first one's file is open, then have that closed."""
+
+    def hear(message) -> None:
+        if isinstance(message, Step) and message.step == message.steps:
+            assert not first.done()
+            (tmp_path / "out.mp4.close").touch()
+
+    return render(group, job(tmp_path, attempt=2), hear)
 
 
 def test_a_job_that_makes_no_step_is_a_hang_and_its_ranks_are_ended(make, tmp_path):
@@ -244,7 +295,7 @@ def test_a_dead_group_starts_again_with_new_processes(make, tmp_path):
     group.start()
 
     assert set(pids(group)).isdisjoint(before)
-    assert group.generate(job(tmp_path, attempt=2), deaf).attempt == 2
+    assert render(group, job(tmp_path, attempt=2)).attempt == 2
 
 
 def test_ranks_that_are_told_to_stop_are_gone(make):

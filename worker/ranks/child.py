@@ -5,10 +5,11 @@ Any class can be the engine, named by `--engine module:Class`. It offers
 * `Engine(seat: Seat)`: take the device, meet the other ranks;
 * `device_name: str`, `memory_total_bytes: int | None`, `memory_bytes() -> int | None` (device
   memory in use, None on the CPU; called from another thread);
-* `load(directory: Path, plan: ParallelPlan) -> None`;
-* `generate(spec, plan, image: Path | None, out: Path, hooks: Hooks)`, called on the active ranks
-  only, `-> (VideoFile, Report)` on rank 0 and None on the others; raises `Cancelled` when
-  `hooks.cancelled()` said so;
+* `load(directory: Path, plan: ParallelPlan, build: Build) -> None`;
+* `generate(order: Order, hooks: Hooks) -> Closing | None`, called on the active ranks only: on rank
+  0 what closes the file while the next job renders, None on the others; raises `Cancelled` when
+  `hooks.word()` said so;
+* `stand_by(plan: ParallelPlan) -> None`, called on the other ranks;
 * `close() -> None`: leave the group.
 
 All of them may raise `EngineFault`; anything else is reported under the kind `fault_of` finds.
@@ -32,12 +33,20 @@ from typing import Any, Final
 
 from shared.vocabulary.spec import Value
 from shared.vocabulary.states import Phase
-from worker.engine.contract import Cancelled, Hooks, Seat, StepDone
+from worker.engine.contract import (
+    Cancelled,
+    Closing,
+    Hooks,
+    LoraFiles,
+    Order,
+    Seat,
+    StepDone,
+    Word,
+)
 from worker.engine.faults import fault_of
 from worker.ranks.messages import (
     TO_RANK,
     Beat,
-    BranchStep,
     Cancel,
     Done,
     Failed,
@@ -45,7 +54,10 @@ from worker.ranks.messages import (
     Hello,
     Load,
     Loaded,
+    Lora,
     PhaseBegan,
+    Released,
+    Saved,
     Step,
     Stop,
     Stopped,
@@ -64,7 +76,7 @@ class Wire:
         """Take an open connection; nothing is read before `listen`."""
         self._connection = connection
         self._sending = threading.Lock()
-        self._cancelled: tuple[str, int] | None = None
+        self._cancel: Cancel | None = None
         self._leaving = False
         self.commands: SimpleQueue[Load | Generate | Stop] = SimpleQueue()
 
@@ -87,14 +99,17 @@ class Wire:
         except (EOFError, OSError):
             os._exit(ORPHANED)
 
-    def is_cancelled(self, job: Generate) -> bool:
-        """Tell whether the parent wants this attempt stopped, or everything."""
-        return self._leaving or self._cancelled == (job.video_id, job.attempt)
+    def word(self, job: Generate) -> Word:
+        """Tell what the parent wants of this attempt."""
+        cancel = self._cancel
+        if cancel and (cancel.video_id, cancel.attempt) == (job.video_id, job.attempt):
+            return Word.SAVE_AND_STOP if cancel.save else Word.CANCEL
+        return Word.CANCEL if self._leaving else Word.GO
 
     def _take(self, data: bytes) -> None:
         message = TO_RANK.validate_json(data)
         if isinstance(message, Cancel):
-            self._cancelled = (message.video_id, message.attempt)
+            self._cancel = message
             return
         self._leaving = isinstance(message, Stop)
         self.commands.put(message)
@@ -146,33 +161,39 @@ class Rank:
         match command:
             case Load():
                 began = time.monotonic()
-                self._engine.load(Path(command.directory), command.plan)
+                self._engine.load(Path(command.directory), command.plan, command.build)
                 seconds = time.monotonic() - began
                 self._wire.send(Loaded(rank=self._seat.rank, model=command.model, seconds=seconds))
             case Generate() if self._seat.rank < command.plan.active:
                 self._generate(command)
             case Generate():
-                pass  # stands by
+                self._engine.stand_by(command.plan)
 
     def _generate(self, job: Generate) -> None:
-        image = None if job.image is None else Path(job.image)
         try:
-            done = self._engine.generate(job.spec, job.plan, image, Path(job.out), self._hooks(job))
+            close = self._engine.generate(_order(job), self._hooks(job))
         except Cancelled as stopped:
             if self._seat.rank == 0:
                 self._wire.send(
                     Stopped(video_id=job.video_id, attempt=job.attempt, step=stopped.step)
                 )
             return
-        if done is not None:
-            file, report = done
-            self._wire.send(
-                Done(video_id=job.video_id, attempt=job.attempt, file=file, report=report)
-            )
+        if close is not None:
+            self._wire.send(Released(video_id=job.video_id, attempt=job.attempt))
+            threading.Thread(target=self._close, args=(job, close)).start()
+
+    def _close(self, job: Generate, close: Closing) -> None:
+        """Wait for a job's file, in a thread beside the next job."""
+        try:
+            file, report = close()
+        except Exception as error:  # noqa: BLE001 - the outermost loop: the parent must hear of it
+            self._report(error, job)
+            return
+        self._wire.send(Done(video_id=job.video_id, attempt=job.attempt, file=file, report=report))
 
     def _hooks(self, job: Generate) -> Hooks:
         if self._seat.rank != 0:
-            return Hooks(cancelled=lambda: False, phase=lambda _: None, step=lambda _: None)
+            return Hooks(word=lambda: Word.GO, phase=lambda _: None, step=lambda _: None)
 
         def phase(phase: Phase) -> None:
             self._wire.send(PhaseBegan(video_id=job.video_id, attempt=job.attempt, phase=phase))
@@ -186,18 +207,35 @@ class Rank:
                     steps=done.steps,
                     expert=done.expert,
                     switch_step=done.switch_step,
-                    branches={name: BranchStep() for name in done.branches},
+                    branches=done.branches,
                     seconds=done.seconds,
                 )
             )
 
-        return Hooks(cancelled=lambda: self._wire.is_cancelled(job), phase=phase, step=step)
+        def saved(step: int, path: Path) -> None:
+            self._wire.send(
+                Saved(
+                    video_id=job.video_id,
+                    attempt=job.attempt,
+                    step=step,
+                    steps=job.spec.steps,
+                    path=str(path),
+                )
+            )
 
-    def _report(self, error: Exception) -> None:
+        return Hooks(word=lambda: self._wire.word(job), phase=phase, step=step, saved=saved)
+
+    def _report(self, error: Exception, closing: Generate | None = None) -> None:
         fault = fault_of(error)
-        trace = "".join(traceback.format_exception(error))
         self._wire.send(
-            Failed(rank=self._seat.rank, kind=fault.kind, message=fault.message, trace=trace)
+            Failed(
+                rank=self._seat.rank,
+                kind=fault.kind,
+                message=fault.message,
+                trace="".join(traceback.format_exception(error)),
+                video_id=closing and closing.video_id,
+                attempt=closing and closing.attempt,
+            )
         )
 
     def _memory_bytes(self) -> int:
@@ -227,6 +265,29 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this rank")
     parser.add_argument("--engine", default="worker.engine.engine:Engine")
     return parser
+
+
+def _order(job: Generate) -> Order:
+    return Order(
+        spec=job.spec,
+        plan=job.plan,
+        out=Path(job.out),
+        image=_path(job.image),
+        cache=job.cache,
+        loras=tuple(_files(lora) for lora in job.loras),
+        resume=_path(job.resume),
+        save_to=_path(job.save_to),
+        save_every_s=job.save_every_s,
+    )
+
+
+def _files(lora: Lora) -> LoraFiles:
+    ref = lora.ref
+    return LoraFiles(ref.name, ref.strength, ref.target, _path(lora.high), _path(lora.low))
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def _named(engine: str) -> Any:  # noqa: ANN401 - the contract is in this module's docstring

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import connection as mp
 from multiprocessing.connection import Connection
@@ -28,6 +28,8 @@ from worker.ranks.messages import (
     Load,
     Loaded,
     PhaseBegan,
+    Released,
+    Saved,
     Step,
     Stop,
     Stopped,
@@ -38,8 +40,9 @@ _STOP_GRACE_S: Final = 10.0  # beyond two steps
 _LEAVE_S: Final = 10.0
 _POLL_S: Final = 1.0
 
-Message = Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed
-Progress = Step | PhaseBegan
+Message = Hello | Loaded | Step | PhaseBegan | Saved | Beat | Released | Done | Stopped | Failed
+Progress = Step | PhaseBegan | Saved
+Job = tuple[str, int]  # a video's id and the attempt
 
 
 class RankFault(Exception):
@@ -90,7 +93,8 @@ class RankGroup:
         self._layout = layout
         self._ranks: list[_Rank] = []
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._asked: deque[JobFailure | None] = deque()
+        self._asked: dict[Job, tuple[JobFailure | None, Cancel]] = {}
+        self._closing: dict[Job, Future[Done]] = {}
         self._wake_in, self._wake_out = mp.Pipe(duplex=False)
 
     @property
@@ -140,32 +144,50 @@ class RankGroup:
             loaded.update((i, word) for i, word in heard if word.model == command.model)
         return max(message.seconds for message in loaded.values())
 
-    def generate(self, command: Generate, on_progress: Callable[[Progress], None]) -> Done:
-        """Render one video.
+    def generate(self, command: Generate, on_progress: Callable[[Progress], None]) -> Future[Done]:
+        """Render one video until the devices are free for the next.
 
         Args:
             command: what to render.
             on_progress: told of each phase and step of this attempt.
+
+        Returns:
+            The file, once it is closed: whatever listens to the ranks next will hear of it. Raises
+            `RankFault` when it cannot be closed, or the ranks are gone before.
 
         Raises:
             RankStopped: when `cancel` was called, be it before, and obeyed.
             RankFault: with the reason of a rank, of `cancel`, or of our own watch.
         """
         self._tell_all(command.model_dump_json())
-        return _Watch(self, command, on_progress).run()
+        try:
+            _Watch(self, command, on_progress).run()
+        finally:
+            self._asked.clear()  # what is left came too late for its job
+        closing = self._closing[command.video_id, command.attempt] = Future[Done]()
+        return closing
 
-    def cancel(self, reason: JobFailure | None = None) -> None:
-        """Ask the running job to stop before its next forward; any thread may call.
+    def close_some(self) -> bool:
+        """Listen for a moment for files that are being closed; False when there are none.
+
+        Raises:
+            RankFault: when a rank is gone.
+        """
+        if self._closing:
+            self.receive()
+        return bool(self._closing)
+
+    def cancel(self, job: Job, reason: JobFailure | None = None, *, save: bool = False) -> None:
+        """Ask a job to stop before its next forward; any thread may call, also before `generate`.
 
         Args:
+            job: the attempt; one that has left the devices is not stopped any more.
             reason: raised as a fault once the ranks have stopped; None for a plain cancel.
+            save: have the latents saved first.
         """
-        self._asked.append(reason)
+        command = Cancel(video_id=job[0], attempt=job[1], save=save)
+        self._asked.setdefault(job, (reason, command))
         self._wake_out.send_bytes(b"!")
-
-    def forget_cancels(self) -> None:
-        """Drop what was meant for the job before: called between two jobs, before any load."""
-        self._asked.clear()
 
     def stop(self) -> None:
         """Let the ranks leave politely, and kill those that do not."""
@@ -190,6 +212,9 @@ class RankGroup:
         if self._scratch is not None:
             self._scratch.cleanup()
             self._scratch = None
+        message = "The ranks ended before the finished video's file was closed."
+        for job in list(self._closing):
+            self._closing.pop(job).set_exception(RankFault(JobFailure(FailureKind.LOST, message)))
 
     def _spawn(self, rank: int, rendezvous: Path) -> _Rank:
         ours, theirs = socket.socketpair()
@@ -213,12 +238,9 @@ class RankGroup:
         """Send to rank 0, which brings it to the others' agreement."""
         self._send(0, command.model_dump_json())
 
-    def asked(self) -> list[JobFailure | None]:
-        """Take the cancels that have come in."""
-        taken: list[JobFailure | None] = []
-        while self._asked:
-            taken.append(self._asked.popleft())
-        return taken
+    def asked(self, job: Job) -> tuple[JobFailure | None, Cancel] | None:
+        """Tell whether a job is to stop, for what reason and how."""
+        return self._asked.get(job)
 
     def _tell_all(self, text: str, *, strict: bool = True) -> None:
         for index in range(len(self._ranks)):
@@ -257,9 +279,16 @@ class RankGroup:
         rank.last_word = time.monotonic()
         if isinstance(message, Beat):
             rank.memory_bytes = message.memory_bytes
+        if isinstance(message, Done):
+            self._closed(message).set_result(message)
         if isinstance(message, Failed):
-            self._fail(JobFailure(message.kind, message.message))
+            self._fail(message)
         return message
+
+    def _closed(self, message: Done | Failed) -> Future[Done]:
+        """Give what waits for a file; nothing does, when the attempt ended otherwise."""
+        job = (message.video_id or "", message.attempt or 0)
+        return self._closing.pop(job, None) or Future[Done]()
 
     def _bury(self, index: int) -> NoReturn:
         """A rank is gone: say how, and end the others."""
@@ -284,7 +313,11 @@ class RankGroup:
             self.kill()
             raise RankFault(JobFailure(FailureKind.HANG, message))
 
-    def _fail(self, failure: JobFailure) -> NoReturn:
+    def _fail(self, message: Failed) -> None:
+        failure = JobFailure(message.kind, message.message)
+        if message.video_id is not None:
+            self._closed(message).set_exception(RankFault(failure))
+            return
         # A rank that fails alone leaves the others waiting in a collective.
         if failure.kind.poisons_group or self._layout.ranks > 1:
             self.kill()
@@ -310,43 +343,41 @@ class _Watch:
         self._stop_by: float | None = None
         self._reason: JobFailure | None = None
 
-    def run(self) -> Done:
-        """Wait for the end of the attempt."""
+    def run(self) -> None:
+        """Wait until the devices are free."""
         while True:
-            self._carry_cancels()
-            for _, message in self._group.receive():
-                if (done := self._hear(message)) is not None:
-                    return done
+            self._carry_cancel()
+            if any(self._hear(message) for _, message in self._group.receive()):
+                return  # nothing of this job comes after it but its file
             self._refuse_hang()
 
-    def _hear(self, message: Message) -> Done | None:
+    def _hear(self, message: Message) -> bool:
         match message:
-            case Step() | PhaseBegan() if self._is_ours(message):
+            case Step() | PhaseBegan() | Saved() if self._is_ours(message):
                 self._worked_at = time.monotonic()
                 if isinstance(message, Step):
                     self._last_step_s = message.seconds
                 self._on_progress(message)
-            case Done() if self._is_ours(message):
-                return message
+            case Released() if self._is_ours(message):
+                return True
             case Stopped() if self._is_ours(message):
                 if self._reason is not None:
                     raise RankFault(self._reason)
                 raise RankStopped(message.step)
             case _:
                 pass  # a late word of an earlier attempt
-        return None
+        return False
 
-    def _is_ours(self, message: Step | PhaseBegan | Done | Stopped) -> bool:
+    def _is_ours(self, message: Progress | Released | Stopped) -> bool:
         mine = (self._command.video_id, self._command.attempt)
         return (message.video_id, message.attempt) == mine
 
-    def _carry_cancels(self) -> None:
-        for reason in self._group.asked():
-            self._reason = self._reason or reason
-            if self._stop_by is None:
-                self._stop_by = time.monotonic() + 2 * self._last_step_s + _STOP_GRACE_S
-                command = self._command
-                self._group.tell_first(Cancel(video_id=command.video_id, attempt=command.attempt))
+    def _carry_cancel(self) -> None:
+        asked = self._group.asked((self._command.video_id, self._command.attempt))
+        if asked is not None and self._stop_by is None:
+            self._reason, cancel = asked
+            self._stop_by = time.monotonic() + 2 * self._last_step_s + _STOP_GRACE_S
+            self._group.tell_first(cancel)
 
     def _refuse_hang(self) -> None:
         now = time.monotonic()

@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from shared.vocabulary.spec import FailureKind, GenerationSpec, ParallelPlan, Value
+from shared.vocabulary.cache import CachePolicies
+from shared.vocabulary.plan import Build, ParallelPlan
+from shared.vocabulary.spec import FailureKind, GenerationSpec, LoraRef, Value
 from shared.vocabulary.states import Phase
-from worker.engine.result import Branch, Expert, Report, VideoFile
+from worker.engine.result import Branch, Decision, Expert, Report, VideoFile
 
 # --- parent to rank ---------------------------------------------------------------------------
 
@@ -18,10 +20,19 @@ class Load(Value):
     model: str
     directory: str
     plan: ParallelPlan
+    build: Build = Build()
+
+
+class Lora(Value):
+    """An adapter of a job and its files on this host, one per expert."""
+
+    ref: LoraRef
+    high: str | None = None
+    low: str | None = None
 
 
 class Generate(Value):
-    """Render one video; sent to every rank, one at a time per group."""
+    """Render one video; sent to every rank, after `Released` of the one before."""
 
     type: Literal["generate"] = "generate"
     video_id: str
@@ -30,6 +41,11 @@ class Generate(Value):
     plan: ParallelPlan
     image: str | None = None  # path of the cleaned PNG in the group's scratch directory
     out: str  # path of the MP4 that rank 0 writes
+    cache: CachePolicies | None = None
+    loras: tuple[Lora, ...] = ()
+    resume: str | None = None  # latents saved by an earlier attempt
+    save_to: str | None = None  # directory for saved latents
+    save_every_s: float = 30.0
 
 
 class Cancel(Value):
@@ -38,6 +54,7 @@ class Cancel(Value):
     type: Literal["cancel"] = "cancel"
     attempt: int
     video_id: str
+    save: bool = False  # save the latents first: another attempt goes on from there
 
 
 class Stop(Value):
@@ -69,14 +86,6 @@ class Loaded(Value):
     seconds: float
 
 
-class BranchStep(Value):
-    """What one branch did at one step."""
-
-    cached: bool = False
-    reason: str = ""
-    diff: float | None = None
-
-
 class Step(Value):
     """One denoising step, told by rank 0 after the device has finished it; step is 1-based."""
 
@@ -87,7 +96,7 @@ class Step(Value):
     steps: int
     expert: Expert
     switch_step: int  # first step of the low-noise expert, 1-based; steps + 1 when it never comes
-    branches: dict[Branch, BranchStep]
+    branches: dict[Branch, Decision]
     seconds: float
 
 
@@ -100,12 +109,31 @@ class PhaseBegan(Value):
     phase: Phase
 
 
+class Saved(Value):
+    """The latents after a step are on disk; an attempt may go on from there."""
+
+    type: Literal["saved"] = "saved"
+    video_id: str
+    attempt: int
+    step: int  # steps done
+    steps: int
+    path: str
+
+
 class Beat(Value):
     """Every rank, each second, from a thread of its own."""
 
     type: Literal["beat"] = "beat"
     rank: int
     memory_bytes: int  # device memory in use, or resident memory on the CPU
+
+
+class Released(Value):
+    """The last picture has left the device, which is free; the file may still be closing."""
+
+    type: Literal["released"] = "released"
+    video_id: str
+    attempt: int
 
 
 class Done(Value):
@@ -128,20 +156,23 @@ class Stopped(Value):
 
 
 class Failed(Value):
-    """The command could not be carried out; any rank."""
+    """The command could not be carried out, or a released video's file not be closed; any rank."""
 
     type: Literal["failed"] = "failed"
     rank: int
     kind: FailureKind
     message: str
     trace: str = ""
+    video_id: str | None = None  # of the file that could not be closed
+    attempt: int | None = None
 
 
 ToRank = Annotated[Load | Generate | Cancel | Stop, Field(discriminator="type")]
 FromRank = Annotated[
-    Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed, Field(discriminator="type")
+    Hello | Loaded | Step | PhaseBegan | Saved | Beat | Released | Done | Stopped | Failed,
+    Field(discriminator="type"),
 ]
 TO_RANK: TypeAdapter[Load | Generate | Cancel | Stop] = TypeAdapter(ToRank)
-FROM_RANK: TypeAdapter[Hello | Loaded | Step | PhaseBegan | Beat | Done | Stopped | Failed] = (
-    TypeAdapter(FromRank)
-)
+FROM_RANK: TypeAdapter[
+    Hello | Loaded | Step | PhaseBegan | Saved | Beat | Released | Done | Stopped | Failed
+] = TypeAdapter(FromRank)

@@ -1,0 +1,26 @@
+"""From what a spec names to files on this host."""
+
+from shared.machinery.loras import Loras
+from shared.vocabulary.errors import JobFailure
+from shared.vocabulary.spec import FailureKind, GenerationSpec
+from worker.ranks.group import RankFault
+from worker.ranks.messages import Lora
+
+
+def adapters_of(spec: GenerationSpec, loras: Loras) -> tuple[Lora, ...]:
+    """Find the files of a job's adapters.
+
+    Raises:
+        RankFault: of kind `bad_lora`, when one is no longer here.
+    """
+    found: list[Lora] = []
+    for ref in spec.loras:
+        try:
+            lora = loras.find(ref.name)
+        except KeyError as err:
+            message = f"LoRA '{ref.name}' is not on the worker's host. Install it there as well."
+            raise RankFault(JobFailure(FailureKind.BAD_LORA, message)) from err
+        paths = {expert: lora.file(expert) for expert in ("high", "low")}
+        texts = {expert: str(path.resolve()) for expert, path in paths.items() if path}
+        found.append(Lora(ref=ref, **texts))
+    return tuple(found)
