@@ -14,7 +14,7 @@ from api.plumbing.metrics import Metrics
 from api.plumbing.openapi import DOCUMENT, document
 from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
-from api.routes import content, events, health, keys, models, operations, unbuilt, videos
+from api.routes import content, events, health, keys, loras, models, operations, unbuilt, videos
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import open_farm
 from shared.machinery.logs import configure
@@ -25,6 +25,7 @@ ENDPOINTS: Final = (
     *content.ENDPOINTS,
     *events.ENDPOINTS,
     *models.ENDPOINTS,
+    *loras.ENDPOINTS,
     *operations.ENDPOINTS,
     *keys.ENDPOINTS,
     *health.ENDPOINTS,

@@ -18,7 +18,9 @@ from api.plumbing.schemas import (
 )
 from shared.jobs import groups, queries
 from shared.jobs.ledger import Values
+from shared.jobs.provenance import provenance
 from shared.machinery.farm import Farm
+from shared.vocabulary.adapters import distilled_pair
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.errors import JOB_CODES
 from shared.vocabulary.spec import FailureKind
@@ -27,7 +29,8 @@ _PRIOR_RUN_S: Final = 60.0  # before any video of a model has completed
 _POLL_MS: Final = (500, 5000)
 _RETRYABLE: Final = frozenset(JOB_CODES[kind] for kind in FailureKind if kind.retryable)
 _DETAIL: Final = (
-    "phase", "step", "steps", "switch_step", "expert", "cached", "step_s", "updated_at",
+    "phase", "step", "steps", "switch_step", "expert", "cached", "cached_steps", "step_s",
+    "updated_at",
 )  # fmt: skip
 
 
@@ -100,6 +103,7 @@ def _video(row: Values, *, queue: QueuePlace | None, eta: Eta | None) -> VideoOb
         timings=_timings(row, report),
         gpu_seconds=None if tries is None else queries.gpu_seconds(tries),
         result=_result(row),
+        provenance=provenance(row),
         urls=_urls(row),
     )
 
@@ -109,6 +113,8 @@ def quality(row: Values) -> str:
     if "quality" not in row["asked"]:
         return "standard"
     spec: Values = row["spec"]
+    if distilled_pair(MODELS[row["model"]]) in {lora["name"] for lora in spec["loras"]}:
+        return "distill4"
     draft = max(1, MODELS[row["model"]].steps // 2)
     if "steps" not in row["asked"] and spec["steps"] == draft:
         return "draft"

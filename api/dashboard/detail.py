@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from api.dashboard.stepmap import EXPERT_WORDS, StepMap, draw
+from api.dashboard.cachecard import CacheCard, cache_card
+from api.dashboard.stepmap import EXPERT_WORDS, Mark, StepMap, draw
 from api.dashboard.timeline import Moment, timeline
 from api.dashboard.views import (
     Badge,
@@ -15,9 +16,10 @@ from api.dashboard.views import (
     poster_url,
     remaining,
 )
-from api.dashboard.words import DASH, duration, number, quoted
+from api.dashboard.words import duration, number, quoted
 from shared.jobs import queries
 from shared.jobs.ledger import Values
+from shared.jobs.provenance import cache_used
 from shared.machinery.farm import Farm
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.spec import GenerationSpec
@@ -40,9 +42,7 @@ class StepLine:
     """One row of the step table."""
 
     step: int
-    expert: str
-    cond: str
-    uncond: str
+    marks: dict[str, Mark]  # by branch
     seconds: float | None
 
 
@@ -62,6 +62,7 @@ class JobPage:
     map: StepMap
     step_lines: list[StepLine]
     pace: str
+    cache: CacheCard | None
     timeline: list[Moment]
     settings: list[Setting]
     poster: str | None
@@ -82,7 +83,9 @@ def job_page(farm: Farm, row: Values, base_url: str) -> JobPage:
     spec = GenerationSpec.model_validate(row["spec"])
     report = _report(row)
     detail = detail_of(row)
-    source = report or detail
+    told: Values = (row["attempts"][-1]["cache"] if row["attempts"] else None) or {}
+    drawn = draw(spec.steps, report or detail, told, guided=spec.guided)
+    lines = _step_lines(drawn, report)
     return JobPage(
         row=row,
         spec=spec,
@@ -93,15 +96,16 @@ def job_page(farm: Farm, row: Values, base_url: str) -> JobPage:
         expert=EXPERT_WORDS.get(detail.get("expert", "")) if _denoises(row) else None,
         remaining=remaining(row) if state is VideoState.IN_PROGRESS else None,
         place=queries.place(farm, row) if state is VideoState.QUEUED else None,
-        map=draw(spec.steps, source, guided=spec.guided),
-        step_lines=_step_lines(source, report),
-        pace=_pace(source, report, detail),
+        map=drawn,
+        step_lines=lines,
+        pace=_pace(lines, detail),
+        cache=cache_card(told, report),
         timeline=timeline(row, queries.events(farm, row["id"], limit=_ALL_EVENTS)),
         settings=_settings(row, spec),
         poster=poster_url(row),
         run_s=_run_s(row),
         gpu_seconds=queries.gpu_seconds(row["attempts"]),
-        curl=_curl(spec, base_url),
+        curl=_curl(spec, cache_used(row), base_url),
     )
 
 
@@ -122,35 +126,27 @@ def _run_s(row: Values) -> float | None:
     return (row["completed_at"] - row["started_at"]).total_seconds()
 
 
-def _step_lines(source: Values, report: Values | None) -> list[StepLine]:
+def _step_lines(drawn: StepMap, report: Values | None) -> list[StepLine]:
     """The drawing's data as a table, with seconds once the attempt has reported them."""
     costs: list[Values] = report["steps"] if report else []
     seconds: dict[int, float] = {one["step"]: one["seconds"] for one in costs}
-    pattern: dict[str, dict[str, str]] = source.get("pattern") or {}
-    lines: list[StepLine] = []
-    for expert in ("high", "single", "low"):
-        lanes = pattern.get(expert, {})
-        cond, uncond = lanes.get("cond", ""), lanes.get("uncond", "")
-        for index in range(max(len(cond), len(uncond))):
-            step = len(lines) + 1
-            lines.append(
-                StepLine(step, expert, _word(cond, index), _word(uncond, index), seconds.get(step))
-            )
-    return lines
+    return [
+        StepLine(
+            index + 1,
+            {branch: cells[index].mark for branch, cells in drawn.lanes},
+            seconds.get(index + 1),
+        )
+        for index in range(drawn.done)
+    ]
 
 
-def _word(lane: str, index: int) -> str:
-    return {"X": "computed", "c": "cached"}.get(lane[index : index + 1], DASH)
-
-
-def _pace(source: Values, report: Values | None, detail: Values) -> str:
+def _pace(lines: list[StepLine], detail: Values) -> str:
     """Say what a step costs, computed and cached apart."""
     costs: dict[str, list[float]] = {"computed": [], "cached": []}
-    for one in _step_lines(source, report):
+    for one in lines:
         if one.seconds is not None:
-            costs["cached" if "cached" in {one.cond, one.uncond} else "computed"].append(
-                one.seconds
-            )
+            decisions = {mark.decision for mark in one.marks.values()}
+            costs["cached" if "cached" in decisions else "computed"].append(one.seconds)
     parts = [f"{sum(c) / len(c):.2f} s/step {word}" for word, c in costs.items() if c]
     if not parts and detail.get("step_s"):
         parts = [f"{detail['step_s']:.2f} s last step"]
@@ -193,17 +189,20 @@ def _settings(row: Values, spec: GenerationSpec) -> list[Setting]:
     ]
 
 
-def _curl(spec: GenerationSpec, base_url: str) -> str:
+def _curl(spec: GenerationSpec, cache: Values | str | None, base_url: str) -> str:
     """Phrase the command that renders the same pixels again."""
     names = ("model", "prompt", "frames", "fps", "steps", "guidance_high", "guidance_low", "shift")
     body: dict[str, Any] = {name: getattr(spec, name) for name in names}
     body |= {"size": f"{spec.width}x{spec.height}", "seed": spec.seed}
     if spec.negative_prompt != MODELS[spec.model].negative_prompt:
         body["negative_prompt"] = spec.negative_prompt
+    asked = spec.model_dump(mode="json")["cache"]
+    body["cache"] = cache or (asked if asked != "default" else None)
     body = {name: value for name, value in body.items() if value is not None}
     head = f'curl -sS {base_url}/v1/videos \\\n  -H "Authorization: Bearer $WANFARM_API_KEY"'
     if spec.image is None:
         text = quoted(json.dumps(body, ensure_ascii=False))
         return f"{head} \\\n  -H 'Content-Type: application/json' \\\n  -d {text}"
-    fields = [f"-F {quoted(f'{name}={value}')}" for name, value in body.items()]
+    texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in body.items()}
+    fields = [f"-F {quoted(f'{name}={text}')}" for name, text in texts.items()]
     return " \\\n  ".join([head, *fields, "-F input_reference=@input.png"])

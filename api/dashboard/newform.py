@@ -1,5 +1,6 @@
 """The form for a new video: its fields with the chosen model's limits, and how it is read back."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,18 +10,19 @@ from werkzeug.datastructures import MultiDict
 from api.dashboard.words import number
 from api.plumbing import asking
 from api.plumbing.form import read_body
-from api.plumbing.images import CleanImage, read_image
-from api.plumbing.validation import validate
+from api.plumbing.images import read_image, store
 from shared.jobs import intake
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
+from shared.machinery.images import CleanImage
 from shared.vocabulary.catalog import MODELS, Model, find_model
 from shared.vocabulary.errors import Fault, RequestRejected, WanfarmError
 from shared.vocabulary.ids import new_id
 from shared.vocabulary.request import VideoRequest
 from shared.vocabulary.resolve import Resolved
 from shared.vocabulary.spec import ImageRef
+from shared.vocabulary.validation import validate
 
 IMAGE: Final = "input_reference"
 _OURS: Final = frozenset({"form_key", "from"})  # fields of the page, not of the request
@@ -64,8 +66,15 @@ class Form:
     def elsewhere(self) -> list[str]:
         """Faults of fields that the form does not show."""
         shown = {one.name for one in self.fields} | {"prompt", "negative_prompt", "model"}
-        shown |= {"size", "quality", IMAGE}
+        shown |= {"size", "quality", "cache", "loras", IMAGE}
         return [text for name, texts in self.faults.items() if name not in shown for text in texts]
+
+    @property
+    def caches(self) -> list[tuple[str, str]]:
+        """The policies to choose from; a job's own knobs stand beside the names."""
+        names = [("", "default"), ("off", "off"), ("fast", "fast")]
+        own = self.values.get("cache", "")
+        return [*names, (own, "as in that job")] if own.startswith("{") else names
 
     @property
     def is_served(self) -> bool:
@@ -119,7 +128,10 @@ def _values_of(row: Values) -> dict[str, str]:
     copied = {name: number(spec[name]) for name in _COPIED if spec[name] is not None}
     texts = {"prompt": spec["prompt"], "negative_prompt": spec["negative_prompt"]}
     size = f"{spec['width']}x{spec['height']}"
-    return copied | texts | {"model": row["model"], "size": size, "seed": str(spec["seed"])}
+    texts |= {"model": row["model"], "size": size, "seed": str(spec["seed"])}
+    cache = spec["cache"] if isinstance(spec["cache"], str) else json.dumps(spec["cache"])
+    loras = json.dumps(spec["loras"]) if spec["loras"] else ""
+    return copied | texts | {"cache": cache, "loras": loras}
 
 
 def _fields(model: Model) -> list[Field]:
@@ -189,7 +201,7 @@ def submit(farm: Farm, caller: Caller, read: Read, source: Values | None, key: s
         WanfarmError: `queue_full`, or `idempotency_key_reused` for a form sent twice, changed.
     """
     if read.image is not None:
-        read.image.store(farm)
+        store(farm, read.image)
     said = read.request.model_dump(mode="json", exclude_unset=True)
     image = read.resolved.spec.image
     said |= {IMAGE: image.sha256} if image else {}

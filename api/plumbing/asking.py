@@ -5,22 +5,26 @@ from typing import Any, Final
 
 from flask import request
 
-from api.plumbing.dialects import translate, unknown_field
+from api.plumbing.dialects import translate
 from api.plumbing.form import read_body
-from api.plumbing.images import CleanImage, read_image
+from api.plumbing.images import read_image, store
 from api.plumbing.registry import idempotency_key
-from api.plumbing.validation import validate
 from shared.jobs import intake
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
+from shared.jobs.provenance import cache_used
 from shared.machinery.farm import Farm
-from shared.vocabulary.catalog import find_model
+from shared.machinery.images import CleanImage
+from shared.vocabulary.adapters import distilled_pair
+from shared.vocabulary.catalog import MODELS, find_model
 from shared.vocabulary.errors import Fault, WanfarmError
 from shared.vocabulary.request import ALIASES, Overrides, VideoRequest
 from shared.vocabulary.resolve import Resolved, resolve
 from shared.vocabulary.spec import ImageRef
+from shared.vocabulary.validation import unknown_field, validate
 
 _IMAGE: Final = "input_reference"
+_DISTILLED: Final = ("guidance_high", "guidance_low", "shift", "sampler")
 _FILE_NAMES: Final = frozenset({_IMAGE, *(a for a, name in ALIASES.items() if name == _IMAGE)})
 # An override on the left decides what a recipe says on the right.
 _DECIDES: Final = {
@@ -79,6 +83,7 @@ def settle(farm: Farm, fields: Overrides, image: ImageRef | None) -> Resolved:
         default_text_model=settings.default_text_model,
         default_image_model=settings.default_image_model,
         image=image,
+        adapters=farm.loras,
     )
 
 
@@ -87,7 +92,7 @@ def submit(
 ) -> intake.Accepted:
     """Store the image and the video; the same Idempotency-Key gives the same video."""
     if sent.image is not None:
-        sent.image.store(farm)
+        store(farm, sent.image)
     key, said = idempotency_key(), sent.printable()
     return intake.submit(farm, order(caller, resolved, remixed_from, key, said))
 
@@ -123,9 +128,10 @@ def remixed(row: Values, sent: Sent) -> tuple[Overrides, ImageRef | None]:
     said = sent.fields.model_dump(exclude_unset=True)
     asked = said.get("model")
     same_model = asked is None or _id_of(asked) == row["model"]
-    base = _recipe(row["spec"]) if same_model else _as_asked(row)
+    base = _recipe(row) if same_model else _as_asked(row)
     for name in _overruled(said):
         base.pop(name, None)
+    _leave_distillation(base, said, row)
     merged = {n: value for n, value in (base | said).items() if value is not None}
     if "model" not in said:
         merged["model"] = row["model"]
@@ -136,16 +142,18 @@ def remixed(row: Values, sent: Sent) -> tuple[Overrides, ImageRef | None]:
     return fields, ImageRef.model_validate(own) if own else None
 
 
-def _recipe(spec: Values) -> dict[str, Any]:
-    """Write a complete spec as the request that gives it again."""
+def _recipe(row: Values) -> dict[str, Any]:
+    """Write a video as the request that gives it again, whatever its group's cache is set to."""
+    spec = row["spec"]
     fields = {n: v for n, v in spec.items() if n in Overrides.model_fields and v is not None}
-    return fields | {"size": f"{spec['width']}x{spec['height']}"}
+    size = f"{spec['width']}x{spec['height']}"
+    return fields | {"size": size, "cache": cache_used(row) or spec["cache"]}
 
 
 def _as_asked(row: Values) -> dict[str, Any]:
     """Keep only what the sender had named, for another model."""
-    fields = _recipe(row["spec"])
     spec = row["spec"]
+    fields = _recipe(row) | {"cache": spec["cache"]}
     fields["seconds"] = (spec["frames"] - 1) / spec["fps"] or None
     return {name: fields[name] for name in row["asked"] if name in fields and name != "model"}
 
@@ -155,6 +163,17 @@ def _overruled(said: dict[str, Any]) -> set[str]:
     gone = {name for cause in said.keys() & _DECIDES.keys() for name in _DECIDES[cause]}
     high = said.get("guidance_high")
     return gone | ({"guidance_low"} if high is not None and high <= 1 else set())
+
+
+def _leave_distillation(base: dict[str, Any], said: dict[str, Any], row: Values) -> None:
+    """Drop what `distill4` had filled in, or will, when a remix turns to it or from it."""
+    pair = distilled_pair(MODELS[row["model"]])
+    loras: list[Values] = base.get("loras", [])
+    quality = said.get("quality")
+    if quality and (quality == "distill4") != any(lora["name"] == pair for lora in loras):
+        base["loras"] = [lora for lora in loras if lora["name"] != pair]
+        for name in _DISTILLED:
+            base.pop(name, None)
 
 
 def _id_of(name: str) -> str:

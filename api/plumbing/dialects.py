@@ -1,6 +1,5 @@
 """Other servers' field names become ours; what we do not know or have is refused by name."""
 
-import difflib
 from typing import Any, Final
 
 from api.plumbing.form import load_json
@@ -15,6 +14,7 @@ from shared.vocabulary.request import (
     REFUSED,
     Overrides,
 )
+from shared.vocabulary.validation import unknown_field
 
 _OURS: Final = frozenset(Overrides.model_fields)
 _KNOWN: Final = sorted({*_OURS, *ALIASES, *OFF_VALUES, *COMPOSED, *CONTAINERS})
@@ -34,6 +34,7 @@ def translate(sent: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
         if alias in fields:
             _put(fields, name, fields.pop(alias), alias)
     _join_size(fields, faults)
+    _join_loras(fields)
     _join_cache(fields)
     _take_one_seed(fields, faults)
     for name in [*fields]:
@@ -41,18 +42,6 @@ def translate(sent: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
             fields.pop(name)
             faults.append(unknown_field(name, _KNOWN))
     return fields, faults
-
-
-def unknown_field(name: str, known: list[str]) -> Fault:
-    """Refuse a name, and tell the nearest one that exists."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    hint = f"Did you mean '{near[0]}'?" if near else "See /openapi.json for the fields there are."
-    return Fault(
-        name[:80],
-        "unknown_field",
-        f"Unknown field '{name[:80]}'. The request was refused so that nothing is dropped "
-        f"silently. {hint}",
-    )
 
 
 def _unpack(sent: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +131,21 @@ def _join_size(fields: dict[str, Any], faults: list[Fault]) -> None:
     _put(fields, "size", f"{width[:6]}x{height[:6]}", "width")
 
 
+def _join_loras(fields: dict[str, Any]) -> None:
+    """Take one `lora` for a list of one, and `scale` for `strength`."""
+    one = fields.pop("lora", None)
+    if one is not None:
+        _put(fields, "loras", [one], "lora")
+    entries = fields.get("loras")
+    if is_list(entries):
+        fields["loras"] = [
+            {"strength" if name == "scale" else name: value for name, value in entry.items()}
+            if is_object(entry) and "strength" not in entry
+            else entry
+            for entry in entries
+        ]
+
+
 def _join_cache(fields: dict[str, Any]) -> None:
     """Read the switches of cache-dit's dialect as our `cache`."""
     enabled, params = fields.pop("enable_cache_dit", None), fields.pop("cache_dit_params", None)
@@ -152,7 +156,7 @@ def _join_cache(fields: dict[str, Any]) -> None:
         return
     wish: Any = params
     if is_object(params):
-        wish = _rename_knobs(params)
+        wish = {"enabled": True} | _rename_knobs(params)
     _put(fields, "cache", {"enabled": True} if wish is None else wish, "cache_dit_params")
 
 
@@ -161,7 +165,7 @@ def _rename_knobs(params: dict[str, Any]) -> dict[str, Any]:
     secondary = renamed.get("secondary")
     if is_object(secondary):
         renamed["secondary"] = _rename_knobs(secondary)
-    return {"enabled": True} | renamed
+    return renamed
 
 
 def _take_one_seed(fields: dict[str, Any], faults: list[Fault]) -> None:

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from api.plumbing.auth import require
 from api.plumbing.form import check_tree, read_body, refuse_twice
-from api.plumbing.validation import M, validate
 from shared.jobs.keys import Caller, Scope
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.validation import M, validate
 
 
 class NoQuery(BaseModel):

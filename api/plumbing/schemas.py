@@ -164,7 +164,7 @@ class VideoObject(Shape):
     timings: dict[str, float] | None
     gpu_seconds: float | None
     result: ResultObject | None
-    provenance: None = None
+    provenance: Json | None
     urls: Urls
 
 
@@ -218,6 +218,35 @@ class ModelList(Shape):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+
+
+class LoraExpert(Shape):
+    """One file of an adapter; `sha256` is null until the adapter was looked at by itself."""
+
+    sha256: str | None
+    rank: int | None
+
+
+class LoraObject(Shape):
+    """An adapter; `experts` has `high` and/or `low`, or `single`, which serves every expert."""
+
+    name: str
+    object: Literal["lora"] = "lora"
+    family: str | None
+    title: str | None
+    trigger: str | None
+    distilled: bool
+    source: str | None
+    experts: dict[Literal["high", "low", "single"], LoraExpert]
+    bytes: int
+    created_at: int
+
+
+class LoraList(Shape):
+    """All adapters."""
+
+    object: Literal["list"] = "list"
+    data: list[LoraObject]
 
 
 class GroupObject(Shape):

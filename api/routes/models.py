@@ -1,6 +1,6 @@
 """The catalogue over HTTP: the very data that the request check reads."""
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from flask import Response
 
@@ -12,10 +12,11 @@ from shared.jobs import groups
 from shared.machinery.farm import Farm
 from shared.vocabulary.catalog import MODELS, Model, find_model
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.spec import CachePolicyName
 from shared.vocabulary.states import GroupState
 
 _CREATED: Final = 1_753_660_800  # the day Wan2.2 came out
-_CACHE_POLICIES: Final = ["off", "default"]
+_CACHE_POLICIES: Final = list(get_args(CachePolicyName))
 
 
 @endpoint(

@@ -21,8 +21,10 @@ _PATHS: Final = (
     "POST /v1/queue/pause",
     "POST /v1/queue/resume",
     "PATCH /v1/keys/<key_id>",
+    "POST /v1/loras",
+    "DELETE /v1/loras/<name>",
 )
-_FAMILIES: Final = ("batches", "webhooks", "files", "loras")
+_FAMILIES: Final = ("batches", "webhooks", "files")
 
 
 def register(app: Flask) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
-from shared.jobs import keys, lifecycle
+from shared.jobs import keys, lifecycle, running
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Video
@@ -61,9 +61,11 @@ class Hand:
         detail = {"phase": "denoise", "step": step, "steps": steps, "step_s": 0.5, "updated_at": 0}
         told = {"step": step, "steps": steps, "progress": step}
         columns = {"progress": step, "detail": detail}
-        lifecycle.report(self.farm, claimed.fence, "step", told, columns)
+        running.report(self.farm, claimed.fence, "step", told, columns)
 
-    def complete(self, claimed: lifecycle.Claim) -> None:
+    def complete(
+        self, claimed: lifecycle.Claim, cost: dict | None = None, warnings: tuple | list = ()
+    ) -> None:
         fence, spec = claimed.fence, claimed.spec
         stored = {
             name: self.farm.storage.put_bytes(
@@ -76,7 +78,8 @@ class Hand:
         result |= {"frames": spec.frames, "fps": spec.fps, "codec": "h264", "files": files}
         result |= {"bytes": stored["video"].bytes, "sha256": stored["video"].sha256}
         report = {"phase_seconds": {"load": 1.0, "denoise": 2.0}, "peak_memory_bytes": 2**21}
-        lifecycle.complete(self.farm, fence, result, report)
+        report |= {"steps": []} | (cost or {})
+        lifecycle.complete(self.farm, fence, result, report, warnings)
 
 
 def rows(farm: Farm) -> int:

@@ -157,27 +157,86 @@ CASES = {
         "conflicting_fields sigmas",
         "2 values",
     ),
-    "cache": (as_json(cache="fast"), "unsupported_feature cache", "computes every step"),
-    "cache knobs": (as_json(cache={"fn": 1}), "unsupported_feature cache", "computes every step"),
     "cache out of range": (
         as_json(cache={"rdt": 1.5}),
         "invalid_cache_policy cache.rdt",
-        "cache.rdt is 1.5",
+        'cache.rdt is 1.5. It must be above 0 and below 1, or "always"',
+    ),
+    "cache as text": (
+        as_json(cache={"fn": "2"}),
+        "invalid_cache_policy cache.fn",
+        "cache.fn is '2'. It must be a whole number.",
+    ),
+    "cache below": (as_json(cache={"mc": -2}), "invalid_cache_policy cache.mc", "at least -1"),
+    "cache yes": (
+        as_json(cache={"taylorseer": "yes"}),
+        "invalid_cache_policy cache.taylorseer",
+        "t",
+    ),
+    "cache order": (
+        as_json(cache={"secondary": {"ts_order": 3}}),
+        "invalid_cache_policy cache.secondary.ts_order",
+        "at most 2",
+    ),
+    "cache threshold below": (
+        form(("cache[secondary][rdt]", "2")),
+        "invalid_cache_policy cache.secondary.rdt",
+        "below 1",
+    ),
+    "cache bin": (
+        as_json(cache={"scm_compute_bins": [4, 0], "scm_cache_bins": [1]}),
+        "invalid_cache_policy cache.scm_compute_bins.1",
+        "at least 1",
+    ),
+    "half a mask": (
+        as_json(cache={"scm_compute_bins": [4]}),
+        "invalid_cache_policy cache",
+        "scm_compute_bins and scm_cache_bins go together",
+    ),
+    "cache preset": (
+        as_json(cache={"scm_preset": "quick"}),
+        "invalid_cache_policy cache.scm_preset",
+        "'ultra'",
     ),
     "cache past the blocks": (
         as_json(model=T2V, cache={"secondary": {"fn": 30, "bn": 11}}),
         "invalid_cache_policy cache.secondary.bn",
         "40 blocks",
     ),
+    "cache past a miniature": (
+        as_json(cache={"fn": 7}),
+        "invalid_cache_policy cache.fn",
+        "6 blocks",
+    ),
+    "cache of no second expert": (
+        as_json(model=FIVE, cache={"secondary": {"fn": 2}}),
+        "not_for_model cache.secondary",
+        "one expert",
+    ),
+    "shared knob": (
+        as_json(cache={"secondary": {"scm_preset": "fast"}}),
+        "invalid_cache_policy cache.secondary.scm_preset",
+        "no such knob",
+    ),
+    "engine's knob": (
+        as_json(cache={"min_steps": 2}),
+        "invalid_cache_policy cache.min_steps",
+        "no such knob",
+    ),
     "unknown knob": (as_json(cache={"fm": 1}), "invalid_cache_policy cache.fm", "no such knob"),
     "cache by name": (as_json(cache="slow"), "invalid_cache_policy cache", "'off'"),
     "cache-dit": (
-        as_json(enable_cache_dit=True),
-        "unsupported_feature cache",
-        "computes every step",
+        as_json(cache_dit_params={"residual_diff_threshold": 2}),
+        "invalid_cache_policy cache.rdt",
+        "cache.rdt is 2",
     ),
-    "loras": (as_json(loras=[{"name": "a"}]), "unsupported_feature loras", "does not have"),
-    "distilled": (as_json(quality="distill4"), "unsupported_feature quality", "does not have"),
+    "cache twice": (
+        as_json(cache="off", enable_cache_dit=True),
+        "conflicting_fields cache",
+        "cache_dit_params",
+    ),
+    "loras": (as_json(loras=[{"name": "a"}]), "lora_not_found loras", "no such LoRA"),
+    "distilled": (as_json(quality="distill4"), "lora_not_found quality", "does not have"),
     "webhook": (
         as_json(webhook_url="https://a.example"),
         "unsupported_feature webhook_url",
@@ -209,7 +268,8 @@ def test_a_request_is_refused_with_code_field_and_reason(subtests, api: Caller, 
 
             error = answer.json["error"]
             assert (error["code"], error["param"]) == (code, param or None)
-            assert answer.status_code == (400 if code == "model_not_found" else CODES[code].status)
+            status = CODES[code].status  # a name in the body that does not exist: a bad request
+            assert answer.status_code == (400 if status == 404 else status)
             assert words in error["message"]
             assert len(error["message"]) <= 300
             assert error["request_id"] == answer.headers["X-Request-ID"]
@@ -257,7 +317,7 @@ ADDRESSES = [
     ("get", "/v1/videos?wait=61", 400, "unknown_field"),
     ("post", "/v1/videos/edits", 400, "unsupported_feature"),
     ("post", "/v1/batches", 400, "unsupported_feature"),
-    ("get", "/v1/loras/film-grain", 400, "unsupported_feature"),
+    ("delete", "/v1/loras/film-grain", 400, "unsupported_feature"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,6 +58,55 @@ def test_every_wire_form_gives_the_same_video(api: Caller, body):
 
     assert (video["num_frames"], video["metadata"]) == (33, {"k": "v"})
     assert video["spec"]["cache"] == "off"
+
+
+KNOBS = {"fn": 2, "rdt": 0.1, "scm_compute_bins": [4, 1], "scm_cache_bins": [1, 2]}
+KNOBS |= {"enabled": True, "secondary": {"bn": 1, "taylorseer": True, "ts_order": 2}}
+THEIRS = {
+    "Fn_compute_blocks": 2,
+    "residual_diff_threshold": 0.1,
+    "scm_compute_bins": [4, 1],
+    "scm_cache_bins": [1, 2],
+    "secondary": {"Bn_compute_blocks": 1, "enable_taylorseer": True, "taylorseer_order": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ({"json": {"cache": "fast"}}, "fast"),
+        ({"json": {"quality": "draft"}}, "fast"),
+        ({"json": {"enable_cache_dit": True}}, {"enabled": True}),
+        ({"json": {"cache": KNOBS}}, KNOBS),
+        ({"json": {"cache_dit_params": THEIRS}}, KNOBS),
+        ({"json": {"cache_dit_params": THEIRS, "enable_cache_dit": True}}, KNOBS),
+        ({"json": {"cache_dit_params": THEIRS, "enable_cache_dit": False}}, "off"),
+        ({"data": {"cache": json.dumps(KNOBS)}}, KNOBS),
+        (
+            {
+                "data": {
+                    "cache[enabled]": "true",
+                    "cache[fn]": "2",
+                    "cache[rdt]": "0.1",
+                    "cache[scm_compute_bins][]": ["4", "1"],
+                    "cache[scm_cache_bins][]": ["1", "2"],
+                    "cache[secondary][bn]": "1",
+                    "cache[secondary][taylorseer]": "1",
+                    "cache[secondary][ts_order]": "2",
+                }
+            },
+            KNOBS,
+        ),
+    ],
+    ids=["name", "draft", "dit", "knobs", "dit-params", "dit-both", "dit-off", "text", "brackets"],
+)
+def test_what_a_request_says_about_caching_is_kept_and_nothing_it_does_not(api: Caller, body, kept):
+    for sent in body.values():
+        sent["prompt"] = "a"
+
+    video = api.post("/v1/videos", **body).json
+
+    assert video["spec"]["cache"] == kept
 
 
 @pytest.mark.parametrize(

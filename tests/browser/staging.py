@@ -6,7 +6,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from shared.jobs import groups, intake, lifecycle
+from shared.jobs import groups, intake, lifecycle, running
 from shared.jobs.ledger import Fence
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
@@ -48,18 +48,18 @@ class Stage:
         models = ("wan-mini-t2v", "wan-mini-i2v", "wan-mini-ti2v")
         claimed = lifecycle.claim(self.farm, Offer(self.group, "life-1", 2, models))
         assert claimed is not None
-        lifecycle.record_plan(self.farm, claimed.fence, {"ranks": 2, "cfg": 2})
+        running.record_plan(self.farm, claimed.fence, {"ranks": 2, "cfg": 2}, {"high": None})
         return claimed
 
     def phase(self, fence: Fence, name: str, progress: int, detail: dict | None = None) -> None:
         columns = {"progress": progress, "detail": (detail or {}) | {"phase": name}}
-        lifecycle.report(self.farm, fence, "phase", {"name": name, "progress": progress}, columns)
+        running.report(self.farm, fence, "phase", {"name": name, "progress": progress}, columns)
 
     def step(self, fence: Fence, step: int) -> None:
         detail = detail_at(step)
         told = {name: detail[name] for name in ("step", "steps", "expert", "cached", "step_s")}
         columns = {"progress": 5 + 85 * step // STEPS, "detail": detail}
-        lifecycle.report(self.farm, fence, "step", told, columns)
+        running.report(self.farm, fence, "step", told, columns)
 
     def denoise(self, fence: Fence, upto: int) -> None:
         self.phase(fence, "text_encode", 2)
