@@ -25,6 +25,7 @@ VERBS: Final = MappingProxyType(
         "get": ("videos", "Show one video."),
         "ls": ("videos", "List videos."),
         "cancel": ("videos", "Stop videos."),
+        "generate": ("generate", "Render a video here, without a farm."),
         "remix": ("videos", "Make a video again, with changes."),
         "download": ("videos", "Save a finished video."),
         "rm": ("videos", "Delete videos."),

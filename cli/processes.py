@@ -15,7 +15,12 @@ _GUNICORN_CONF: Final = Path(__file__).parent.parent / "deploy" / "gunicorn.conf
 
 def verb(*words: str) -> tuple[str, ...]:
     """Build the argv of a `wanfarm` verb for this very installation."""
-    return (sys.executable, "-m", "cli.main", *words)
+    return program("cli.main", *words)
+
+
+def program(module: str, *words: str) -> tuple[str, ...]:
+    """Build the argv of a program of this very installation."""
+    return (sys.executable, "-m", module, *words)
 
 
 @click.command()

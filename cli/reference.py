@@ -3,6 +3,7 @@
 `python -m cli.reference` brings docs/reference up to date; a test holds the files to it.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,7 @@ import click
 
 from cli.client import Exit
 from cli.main import VERBS, wanfarm
+from shared.machinery.cache_settings import CacheSettings, alias_of
 from shared.machinery.settings import Settings, variable_of
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
@@ -36,6 +38,7 @@ _RULES: Final = MappingProxyType(
         "minimum": "at least {}",
         "exclusiveMinimum": "above {}",
         "maximum": "at most {}",
+        "exclusiveMaximum": "below {}",
         "pattern": "matches `{}`",
     }
 )
@@ -43,7 +46,6 @@ _RULES: Final = MappingProxyType(
 
 def settings_page() -> str:
     """Write the page of all settings."""
-    properties: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
     lines = [
         _GENERATED,
         "# Settings",
@@ -56,12 +58,37 @@ def settings_page() -> str:
         "| variable | default | rule | meaning |",
         "|---|---|---|---|",
     ]
+    cache = [name for name in Settings.model_fields if name in CacheSettings.model_fields]
     for name, field in Settings.model_fields.items():
-        variable = variable_of(name)
-        schema = properties.get(name) or properties[variable]
-        cells = (_default(field.get_default()), _rule(schema), field.description or "")
-        lines.append(f"| `{variable}` | " + " | ".join(cells) + " |")
+        if name not in cache:
+            cells = (_default(field.get_default()), _rule(_schema(name)), field.description or "")
+            lines.append(f"| `{variable_of(name)}` | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "## The block cache",
+        "",
+        "What a group does where a request leaves it open: see "
+        "[Skip work between steps](../how-to/cache-steps.md). None is set by default. The names "
+        "that SGLang uses do as well; both at once must agree. A switch is `true`, `1`, `false` "
+        "or `0`.",
+        "",
+        "| variable | also taken | rule | meaning |",
+        "|---|---|---|---|",
+    ]
+    for name in cache:
+        alias, words = alias_of(name), Settings.model_fields[name].description or ""
+        cells = (f"`{alias}`" if alias else "", _rule(_schema(name)), words)
+        lines.append(f"| `{variable_of(name)}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def _schemas() -> dict[str, dict[str, Any]]:
+    return Settings.model_json_schema()["properties"]
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return _schemas().get(name) or _schemas()[variable_of(name)]
 
 
 def cli_page() -> str:
@@ -113,6 +140,12 @@ def _default(value: object) -> str:
 def _rule(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "anyOf" in schema:
+        return ", or ".join(rule for one in schema["anyOf"] if (rule := _rule(one)))
+    if "items" in schema:
+        return f"each {rule}" if (rule := _rule(schema["items"])) else ""
     return ", ".join(rule.format(schema[key]) for key, rule in _RULES.items() if key in schema)
 
 

@@ -33,6 +33,23 @@ class Wish:
         return self.wait or self.output is not None
 
 
+def _lora_refs(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> list[Json] | None:
+    """Read `NAME[:STRENGTH[:TARGET]]`."""
+    refs: list[Json] = []
+    for text in texts:
+        name, _, rest = text.partition(":")
+        strength, _, target = rest.partition(":")
+        ref: Json = {"name": name}
+        try:
+            ref |= {"strength": float(strength)} if strength else {}
+        except ValueError:
+            raise click.BadParameter(f"'{strength}' in '{text}' is no strength.") from None
+        refs.append(ref | ({"target": target} if target else {}))
+    return refs or None
+
+
 # Ranges are the farm's to check: it knows its models, and names every fault at once.
 _OPTIONS: Final = (
     click.option("--model", help="An id of `wanfarm models ls`."),
@@ -41,12 +58,24 @@ _OPTIONS: Final = (
     click.option("--frames", type=int, help="Number of frames, 4k+1."),
     click.option("--seconds", type=float, help="Length, instead of --frames."),
     click.option("--fps", type=int, help="Playback rate."),
-    click.option("--quality", help="draft, standard or high."),
+    click.option("--quality", help="draft, standard, high or distill4."),
     click.option("--steps", type=int, help="Denoising steps."),
+    click.option("--guidance", "guidance_scale", type=float, help="Guidance of every expert."),
     click.option("--guidance-high", type=float, help="Guidance of the high-noise expert."),
     click.option("--guidance-low", type=float, help="Guidance of the low-noise expert."),
     click.option("--shift", type=float, help="Shift of the noise schedule."),
     click.option("--seed", type=int, help="Where the noise starts; drawn if left out."),
+    click.option("--cache", help="off, default or fast; `--set cache.rdt=0.2` reaches the knobs."),
+    click.option(
+        "--lora",
+        "loras",
+        multiple=True,
+        metavar="NAME[:STRENGTH[:TARGET]]",
+        callback=_lora_refs,
+        help="A LoRA; the target is `high`, `low` or both experts.",
+    ),
+)
+_DELIVERY: Final = (
     click.option("--priority", type=int, help="Higher starts sooner."),
     click.option("--start-within", "start_within_s", type=int, help="Seconds; else cancelled."),
     click.option("--finish-within", "finish_within_s", type=int, help="Seconds; else ended."),
@@ -90,7 +119,7 @@ def video_options(run: Callable[[Session, str | None, Wish], int]) -> Callable[.
     @functools.wraps(run)
     def verb(session: Session, word: str | None, **options: Any) -> int:  # noqa: ANN401 - click's
         wish = Wish(
-            body=_body(options),
+            body=body_of(options),
             wait=options["wait"],
             timeout_s=options["timeout"],
             output=options["output"],
@@ -98,12 +127,21 @@ def video_options(run: Callable[[Session, str | None, Wish], int]) -> Callable[.
         )
         return run(session, word, wish)
 
-    for option in reversed((*_MANNER, *_OPTIONS, _IMAGE, _SPEC, _SET)):
+    return spec_options(_with(verb, *_DELIVERY, *_MANNER))
+
+
+def spec_options(verb: Callable[..., int]) -> Callable[..., int]:
+    """Give a verb the options that describe a video's pictures; `body_of` reads them."""
+    return _with(verb, *_OPTIONS, _IMAGE, _SPEC, _SET)
+
+
+def _with(verb: Callable[..., int], *options: Callable[..., Any]) -> Callable[..., int]:
+    for option in reversed(options):
         verb = option(verb)
     return verb
 
 
-def _body(options: Json) -> Json:
+def body_of(options: Json) -> Json:
     """Make the request body: the file first, then `--set`, then what has an option of its own."""
     body = _spec(options)
     for assignment in options["assignments"]:

@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 
 from api.app import close, create_app
 from cli import main
-from shared.jobs import keys, lifecycle, queries
+from shared.jobs import keys, lifecycle, queries, running
 from shared.jobs.scheduling import Offer
 from shared.machinery import logs
 from shared.machinery.farm import Farm
@@ -127,7 +127,7 @@ class Worker:
         told = {"step": step, "steps": steps, "expert": "high", "step_s": 0.5, "progress": step}
         detail = told | {"phase": "denoise", "updated_at": 1.0}
         progress = {"progress": step, "detail": detail}
-        return lifecycle.report(self.farm, claimed.fence, "step", told, progress)
+        return running.report(self.farm, claimed.fence, "step", told, progress)
 
     def complete(self, claimed: lifecycle.Claim, content: bytes = CONTENT) -> None:
         folder = f"videos/{claimed.fence.video_id}/{claimed.fence.attempt}"

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from shared.jobs import keys, lifecycle
+from shared.jobs import keys, lifecycle, running
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import FailureKind
 from tests.cli.conftest import CONTENT
@@ -287,7 +287,7 @@ def test_cancel_waits_until_the_worker_has_stopped(wanfarm, worker, claimed):
     video_id = claimed.fence.video_id
 
     def obey() -> None:
-        while not lifecycle.renew(worker.farm, claimed.fence):
+        while not running.renew(worker.farm, claimed.fence):
             threading.Event().wait(0.02)
         lifecycle.cancelled(worker.farm, claimed.fence, step=3)
 
