@@ -68,7 +68,7 @@ def pipeline(model: Model) -> WanPipeline | WanImageToVideoPipeline:
         vae = _vae(model)
         kind: Any = WanImageToVideoPipeline if model.needs_image else WanPipeline
         return kind(
-            tokenizer=_tokenizer(),
+            tokenizer=tokenizer(),
             text_encoder=_text_encoder(),
             vae=vae,
             scheduler=UniPCMultistepScheduler(
@@ -81,7 +81,7 @@ def pipeline(model: Model) -> WanPipeline | WanImageToVideoPipeline:
         )
 
 
-def _tokenizer() -> T5Tokenizer:
+def tokenizer() -> T5Tokenizer:
     """A vocabulary of single characters: enough for different prompts to differ."""
     pieces = ["<pad>", "</s>", "<unk>", "▁", *string.printable.strip(), *"äöüßéèàçñ，。"]  # noqa: RUF001
     return T5Tokenizer(

@@ -1,0 +1,69 @@
+"""Wan2.2's transformers and VAEs at their real size with random weights: right for time and memory.
+
+Configurations are those of the published diffusers checkpoints.
+"""
+
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+_WAN22_VAE: Final[dict[str, Any]] = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+_TRANSFORMERS: Final = MappingProxyType(
+    {
+        "a14b": {"num_attention_heads": 40, "in_channels": 16, "ffn_dim": 13824, "num_layers": 40},
+        "5b": {"num_attention_heads": 24, "in_channels": 48, "ffn_dim": 14336, "num_layers": 30},
+    }
+)
+_VAES: Final = MappingProxyType[str, dict[str, Any]]({"a14b": {}, "5b": _WAN22_VAE})
+
+
+def transformer(family: str) -> WanTransformer3DModel:
+    """Draw one expert of `a14b`, or the transformer of `5b`, on the GPU, typed as when loaded."""
+    config: dict[str, Any] = dict(_TRANSFORMERS[family])
+    config |= {"out_channels": config["in_channels"], "text_dim": 4096}
+    torch.manual_seed(22)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("cuda"):
+            model = WanTransformer3DModel(**config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    kept = model._keep_in_fp32_modules  # pyright: ignore[reportPrivateUsage]
+    modules: dict[str, Any] = dict(model.named_modules())
+    for name, module in modules.items():
+        if name.rpartition(".")[2] in kept:
+            module.float()
+        if hasattr(module, "scale_shift_table"):
+            module.scale_shift_table.data = module.scale_shift_table.data.float()
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def twin(model: WanTransformer3DModel) -> WanTransformer3DModel:
+    """Give another instance over the same weights, so that one may be changed and one not."""
+    with torch.device("meta"):
+        other: Any = WanTransformer3DModel.from_config(model.config)
+    other.load_state_dict(model.state_dict(), assign=True)
+    other.rope = model.rope  # its tables are no part of the state
+    return other.eval().requires_grad_(requires_grad=False)
+
+
+def vae(family: str) -> AutoencoderKLWan:
+    """Draw the VAE of `a14b` (Wan2.1's) or of `5b` (Wan2.2's) on the GPU in bf16."""
+    torch.manual_seed(22)
+    with torch.device("cuda"):
+        model: Any = AutoencoderKLWan(**_VAES[family])
+    return model.to(torch.bfloat16).eval().requires_grad_(requires_grad=False)
