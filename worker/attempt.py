@@ -28,7 +28,7 @@ from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import GroupState, Phase
 from worker.finisher import finish
-from worker.inputs import adapters_of
+from worker.inputs import adapters_of, pattern_of
 from worker.keeper import Keeper
 from worker.layout import build_of, expected, lay_out, made_by
 from worker.progress import Reporter
@@ -68,6 +68,7 @@ class Runner:
         self._keeper: Keeper | None = None
         self._turn = threading.Lock()
         self._leaving = threading.Event()
+        self._handing_back = threading.Event()
         self._condition = GroupState.STARTING
         self._warm: str | None = None
         self._job: Job | None = None  # what the ranks render
@@ -146,6 +147,7 @@ class Runner:
 
     def hand_back(self) -> None:
         """Stop the running job at its next step, with its latents saved; put it back, uncharged."""
+        self._handing_back.set()  # first: a job that is just being claimed looks here
         if self._job:
             self._ranks.cancel(self._job, _DRAINED, save=True)
 
@@ -191,6 +193,8 @@ class Runner:
             return False
         assert self._keeper is not None
         job = self._job = (claimed.fence.video_id, claimed.fence.attempt)
+        if self._handing_back.is_set():
+            self._ranks.cancel(job, _DRAINED, save=True)
         self._keeper.hold(claimed, sent_at, partial(self._ranks.cancel, job))
         self._log_of(claimed).info("attempt.claimed", model=claimed.spec.model)
         rendered = None
@@ -209,10 +213,11 @@ class Runner:
         return True
 
     def _attempt(self, claimed: lifecycle.Claim) -> _Rendered:
-        reporter = Reporter(self._farm, claimed.fence, claimed.checkpoint)
+        saved = self._saved(claimed)
+        reporter = Reporter(self._farm, claimed.fence, claimed.checkpoint, pattern_of(saved))
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="wanfarm-job-"))
-            closing = self._render(claimed, reporter, Path(scratch))
+            closing = self._render(claimed, reporter, saved, Path(scratch))
             tools = made_by(self._ranks.hellos)
             return _Rendered(claimed, closing, reporter, tools, stack.pop_all())
 
@@ -256,7 +261,9 @@ class Runner:
         with contextlib.suppress(SQLAlchemyError):  # upkeep looks again
             drop_saved(self._farm, claimed.fence.video_id)
 
-    def _render(self, claimed: lifecycle.Claim, reporter: Reporter, scratch: Path) -> Future[Done]:
+    def _render(
+        self, claimed: lifecycle.Claim, reporter: Reporter, saved: Path | None, scratch: Path
+    ) -> Future[Done]:
         spec, fence = claimed.spec, claimed.fence
         job = (fence.video_id, fence.attempt)
         cache = self._cache(spec)
@@ -281,7 +288,7 @@ class Runner:
             image=self._image(spec),
             out=str(scratch / "video.mp4"),
             loras=adapters_of(spec, self._farm.loras),
-            resume=self._saved(claimed),
+            resume=str(saved) if saved else None,
             save_to=str(self._farm.storage.path(saved_key(*job))),
             save_every_s=self._farm.settings.checkpoint_seconds,
             cache=cache.policies if cache else None,
@@ -319,12 +326,12 @@ class Runner:
             raise RankFault(JobFailure(FailureKind.BAD_INPUT, fault.message))
         return settled
 
-    def _saved(self, claimed: lifecycle.Claim) -> str | None:
+    def _saved(self, claimed: lifecycle.Claim) -> Path | None:
         """Where an earlier attempt saved its latents."""
         if claimed.checkpoint is None:
             return None
         path = self._farm.storage.path(claimed.checkpoint["key"])
-        return str(path) if path.is_file() else None
+        return path if path.is_file() else None
 
     def _image(self, spec: GenerationSpec) -> str | None:
         if spec.image is None:

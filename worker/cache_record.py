@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from shared.vocabulary.spec import Value
-from worker.engine.result import Branch, Expert, StepRecord
+from worker.engine.result import Branch, Expert, Pattern, StepRecord, extend
 
 Lanes = dict[str, dict[Expert, dict[Branch, Any]]]
 
@@ -33,13 +33,12 @@ def lanes_of(steps: Iterable[StepRecord]) -> Lanes:
         `pattern`, a letter a step: X computed, c cached; and where there was a cache, `reasons`,
         a letter a step, and `diffs`, a number a step or None where none was measured.
     """
-    pattern: dict[Expert, dict[Branch, str]] = {}
+    pattern: Pattern = {}
     reasons: dict[Expert, dict[Branch, str]] = {}
     diffs: dict[Expert, dict[Branch, list[float | None]]] = {}
     for step in steps:
+        extend(pattern, step.expert, step.branches)
         for branch, done in step.branches.items():
-            lane = pattern.setdefault(step.expert, {})
-            lane[branch] = lane.get(branch, "") + ("c" if done.cached else "X")
             if done.reason:
                 why = reasons.setdefault(step.expert, {})
                 why[branch] = why.get(branch, "") + done.reason

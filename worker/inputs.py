@@ -1,8 +1,14 @@
-"""From what a spec names to files on this host."""
+"""From what a spec or a row names to files on this host, and what the parent reads of them."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from shared.machinery.loras import Loras
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import FailureKind, GenerationSpec
+from worker.engine.result import Pattern
 from worker.ranks.group import RankFault
 from worker.ranks.messages import Lora
 
@@ -24,3 +30,14 @@ def adapters_of(spec: GenerationSpec, loras: Loras) -> tuple[Lora, ...]:
         texts = {expert: str(path.resolve()) for expert, path in paths.items() if path}
         found.append(Lora(ref=ref, **texts))
     return tuple(found)
+
+
+def pattern_of(latents: Path | None) -> Pattern:
+    """Read which steps led to saved latents; none of a file that is missing or damaged."""
+    if latents is None:
+        return {}
+    try:
+        with safe_open(latents, framework="np") as file:
+            return json.loads((file.metadata() or {})["pattern"])
+    except (OSError, SafetensorError, KeyError):
+        return {}

@@ -13,10 +13,8 @@ from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.vocabulary.states import Phase
 from worker.cache_record import cached_steps, lanes_of
-from worker.engine.result import StepRecord
+from worker.engine.result import Pattern, StepRecord, extend
 from worker.ranks.messages import PhaseBegan, Saved, Step
-
-Pattern = dict[str, dict[str, str]]
 
 _LEAST_GAP_S: Final = 0.5  # steps of a small model would flood the ledger
 # Where each phase begins, in percent; denoising fills the most, as it takes the most.
@@ -34,8 +32,21 @@ _BEGINS: Final = {
 class Reporter:
     """Writes an attempt's progress, at most twice a second; phases and the last step always."""
 
-    def __init__(self, farm: Farm, fence: Fence, checkpoint: Values | None = None) -> None:
-        """Begin at zero, or where the attempt goes on from."""
+    def __init__(
+        self,
+        farm: Farm,
+        fence: Fence,
+        checkpoint: Values | None = None,
+        pattern: Pattern | None = None,
+    ) -> None:
+        """Begin at zero, or where the attempt goes on from, with the pattern of the steps before.
+
+        Args:
+            farm: the handles.
+            fence: the attempt.
+            checkpoint: what an earlier attempt saved, as the row has it.
+            pattern: of the steps that led there; becomes this reporter's own.
+        """
         self._farm = farm
         self._came_from = checkpoint
         self._fence = fence
@@ -44,7 +55,7 @@ class Reporter:
         self._last = 0.0
         self._detail: Values = {}
         self._heard: list[StepRecord] = []
-        self._pattern: Pattern = checkpoint["pattern"] if checkpoint else {}
+        self._pattern: Pattern = pattern or {}
 
     @property
     def pattern(self) -> Pattern:
@@ -74,7 +85,6 @@ class Reporter:
             "key": f"{folder}/{Path(saved.path).name}",
             "step": saved.step,
             "progress": _percent_at(saved.step, saved.steps),
-            "pattern": _until(saved.step, self._pattern),
         }
         try:
             asked = running.keep(self._farm, self._fence, checkpoint)
@@ -89,9 +99,7 @@ class Reporter:
     def _step(self, step: Step) -> bool:
         if step.step == 1:  # what was saved before could not be used
             self._pattern = {}
-        for branch, done in step.branches.items():
-            lanes = self._pattern.setdefault(step.expert, {})
-            lanes[branch] = lanes.get(branch, "") + ("c" if done.cached else "X")
+        extend(self._pattern, step.expert, step.branches)
         self._heard.append(
             StepRecord(
                 step=step.step, expert=step.expert, seconds=step.seconds, branches=step.branches
@@ -135,12 +143,3 @@ class Reporter:
 def _percent_at(step: int, steps: int) -> int:
     start, end = _BEGINS[Phase.DENOISE], _BEGINS[Phase.DECODE]
     return start + (end - start) * step // steps
-
-
-def _until(step: int, pattern: Pattern) -> Pattern:
-    """Cut a pattern after a step; the experts follow each other."""
-    cut: Pattern = {}
-    for expert, lanes in pattern.items():
-        cut[expert] = {branch: letters[: max(0, step)] for branch, letters in lanes.items()}
-        step -= max(map(len, lanes.values()))
-    return cut

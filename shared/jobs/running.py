@@ -46,7 +46,7 @@ def keep(farm: Farm, fence: Fence, checkpoint: Values) -> bool:
     Args:
         farm: the handles.
         fence: the attempt that saved.
-        checkpoint: `key` in the storage, `step`, and `progress` and `pattern` at that step.
+        checkpoint: `key` in the storage, `step`, and `progress` at that step.
 
     Returns:
         Whether a cancel is asked for.

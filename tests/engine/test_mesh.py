@@ -69,7 +69,7 @@ def order(spec, plan, folder, picture, cache=None, attempt=1):
     folder.mkdir(exist_ok=True)
     command = job(spec, plan, folder / f"{plan.active}.mp4", attempt=attempt)
     image = str(picture) if spec.image else None
-    saves = {"save_to": str(folder / str(plan.active)), "save_every_s": 1e-6}
+    saves = {"save_to": str(folder / str(plan.active))}
     return command.model_copy(update={"cache": cache, "image": image} | saves)
 
 
@@ -113,8 +113,11 @@ def test_divided_heads_give_the_bits_and_decisions_of_one_rank(
         assert any(one.cached for step in done.report.steps for one in step.branches.values())
 
 
-def final(folder, plan) -> torch.Tensor:
-    """The latents that a job saved last."""
+LATE_SWITCH = {"steps": 8, "boundary": 0.7}  # the second expert takes the eighth step alone
+
+
+def saved(folder, plan) -> torch.Tensor:
+    """The latents that a job saved when its experts took turns."""
     (path,) = (folder / str(plan.active)).glob("*.safetensors")
     return load_file(path)["latents"]
 
@@ -123,7 +126,7 @@ def final(folder, plan) -> torch.Tensor:
 def test_a_ring_gives_the_decisions_of_one_rank_and_nearly_its_latents(
     groups, tmp_path, picture, cache
 ):
-    spec = small(steps=8, **UNGUIDED)
+    spec = small(**LATE_SWITCH, **UNGUIDED)
     group = groups(2)
     group.hold("wan-mini-t2v", "reference")
     ring, solo = ParallelPlan(ranks=2, ring=2), ParallelPlan(ranks=2)
@@ -132,7 +135,8 @@ def test_a_ring_gives_the_decisions_of_one_rank_and_nearly_its_latents(
 
     alone = group.ask(order(spec, solo, tmp_path, picture, cache, attempt=2))
     assert lanes(done) == lanes(alone)
-    torch.testing.assert_close(final(tmp_path, ring), final(tmp_path, solo), rtol=1e-4, atol=1e-4)
+    assert done.report.switch_step == alone.report.switch_step == 8
+    torch.testing.assert_close(saved(tmp_path, ring), saved(tmp_path, solo), rtol=1e-4, atol=1e-4)
 
 
 def test_an_attention_without_its_log_sum_exp_is_refused_in_a_ring(groups, tmp_path, picture):

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from shared.vocabulary.cache import CachePolicies, CachePolicy
 from shared.vocabulary.plan import Build
 from tests.engine.ranks import Rank, job, load
 from tests.engine.rendering import ALONE, Render, small
 from tests.engine.test_equality import FLAVOURS
 from worker.engine.contract import Cancelled, Word
+from worker.inputs import pattern_of
 
 
 def eight(flavour: str = "t2v", **fields):
@@ -20,11 +22,11 @@ def eight(flavour: str = "t2v", **fields):
     return small(model, image=image, **{"steps": 8, "frames": 5} | fields)
 
 
-def until(render: Render, spec, step: int, folder: Path) -> Path:
-    """Render as far as a step, save there and stop."""
+def until(render: Render, spec, step: int, folder: Path, **more) -> Path:
+    """Render so many steps, save there and stop."""
     forwards = iter([Word.GO] * (2 * step))
     with pytest.raises(Cancelled):
-        render(spec, word=lambda: next(forwards, Word.SAVE_AND_STOP), save_to=folder)
+        render(spec, word=lambda: next(forwards, Word.SAVE_AND_STOP), save_to=folder, **more)
     return folder / "latents.safetensors"
 
 
@@ -79,6 +81,20 @@ def test_a_job_saves_as_often_as_it_is_told_and_leaves_one_file(render: Render, 
     assert told == sorted(told)
     assert len(told) > 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["latents.safetensors"]
+
+
+def test_saved_latents_tell_which_steps_led_to_them_across_attempts(
+    render: Render, anew: Render, tmp_path
+):
+    policy = CachePolicy(warmup=1, rdt="always", mc=1, min_steps=0)
+    spec, cache = eight(), CachePolicies(high=policy, low=policy)
+    first = until(render, spec, 4, tmp_path / "first", cache=cache)
+
+    second = until(anew, spec, 3, tmp_path / "second", cache=cache, resume=first)
+
+    assert pattern_of(first) == {"high": {"cond": "XcXc", "uncond": "XcXc"}}
+    after = {"cond": "XcXcXc", "uncond": "XcXcXc"}  # its cache was cold
+    assert pattern_of(second) == {"high": after, "low": {"cond": "X", "uncond": "X"}}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +160,7 @@ def test_latents_of_another_precision_class_are_not_taken(render: Render, anew: 
 def test_a_damaged_file_is_not_taken(render: Render, anew: Render, tmp_path, damage):
     saved = until(render, eight(), 4, tmp_path / "saved")
     saved.write_bytes(damage(saved.read_bytes()))
+    pattern_of(saved)  # says something or nothing, and never fails
 
     _, report = anew(eight(), resume=saved)
 

@@ -6,7 +6,7 @@ from shared.jobs import lifecycle, removal, running
 from shared.vocabulary.errors import StaleAttempt
 from tests.services.jobs import RESULT, claimed, completed, row, submit, take
 from worker import upkeep
-from worker.engine.result import Decision
+from worker.engine.result import Decision, Pattern
 from worker.progress import Reporter
 from worker.ranks.messages import Saved, Step
 
@@ -20,7 +20,7 @@ def key_of(fence) -> str:
 def save(farm, fence, step: int = 4) -> None:
     """An attempt has saved its latents after a step of eight."""
     farm.storage.put_bytes(b"latents", key_of(fence))
-    checkpoint = {"key": key_of(fence), "step": step, "progress": 47, "pattern": {}}
+    checkpoint = {"key": key_of(fence), "step": step, "progress": 47}
     running.keep(farm, fence, checkpoint)
 
 
@@ -82,10 +82,10 @@ def test_a_late_attempt_cannot_say_where_to_go_on(farm, next_attempt):
     assert row(farm, fence.video_id)["checkpoint"] is None
 
 
-def test_a_save_is_told_with_its_progress_and_the_pattern_so_far(farm):
+def test_a_save_is_kept_with_its_progress_also_when_it_is_told_before_its_step(farm):
     fence = claimed(farm).fence
     reporter = Reporter(farm, fence)
-    for word in words(fence, 1, 2, 3, 4, 5, 6):
+    for word in words(fence, 1, 2, 3, 4):
         reporter.hear(word)
 
     reporter.hear(saved(fence, 5))
@@ -94,35 +94,32 @@ def test_a_save_is_told_with_its_progress_and_the_pattern_so_far(farm):
         "key": key_of(fence),
         "step": 5,
         "progress": 58,
-        "pattern": {
-            "high": {"cond": "XcX", "uncond": "XXX"},
-            "low": {"cond": "cX", "uncond": "XX"},
-        },
     }
+
+
+def so_far() -> Pattern:
+    """What the steps before some saved latents did."""
+    return {"high": {"cond": "XcX", "uncond": "XXX"}}
 
 
 def test_an_attempt_that_goes_on_adds_to_the_pattern(farm, next_attempt):
     fence = claimed(farm).fence
-    first = Reporter(farm, fence)
-    for word in (*words(fence, 1, 2, 3, 4), saved(fence, 3)):
-        first.hear(word)
+    save(farm, fence, step=3)
     second = next_attempt(fence)
 
-    reporter = Reporter(farm, second.fence, second.checkpoint)
+    reporter = Reporter(farm, second.fence, second.checkpoint, so_far())
     for word in words(second.fence, 4, 5):
         reporter.hear(word)
 
-    assert reporter.pattern["high"]["cond"] + reporter.pattern["low"]["cond"] == "XcXcX"
+    assert reporter.pattern == so_far() | {"low": {"cond": "cX", "uncond": "XX"}}
 
 
 def test_an_attempt_that_could_not_go_on_begins_its_pattern_anew(farm, next_attempt):
     fence = claimed(farm).fence
-    first = Reporter(farm, fence)
-    for word in (*words(fence, 1, 2), saved(fence, 2)):
-        first.hear(word)
+    save(farm, fence, step=3)
     second = next_attempt(fence)
 
-    reporter = Reporter(farm, second.fence, second.checkpoint)
+    reporter = Reporter(farm, second.fence, second.checkpoint, so_far())
     for word in words(second.fence, 1):
         reporter.hear(word)
 

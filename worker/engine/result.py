@@ -1,5 +1,6 @@
 """What one attempt yields; importable without torch."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -20,6 +21,16 @@ class Decision(Value):
     cached: bool = False
     reason: Reason = ""
     diff: float | None = None  # residual difference, where one was measured
+
+
+Pattern = dict[Expert, dict[Branch, str]]  # a letter a step: X computed, c cached
+
+
+def extend(pattern: Pattern, expert: Expert, branches: Mapping[Branch, Decision]) -> None:
+    """Add a step to a pattern."""
+    lanes = pattern.setdefault(expert, {})
+    for branch, decision in branches.items():
+        lanes[branch] = lanes.get(branch, "") + ("c" if decision.cached else "X")
 
 
 class VideoFile(Value):

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from worker.engine.contract import Order
+from worker.engine.contract import Order, StepDone
+from worker.engine.result import Pattern, extend
 
 _NAME: Final = "latents.safetensors"
 _FIELDS: Final = (  # what a scheduler carries from step to step; Euler has the last two only
@@ -74,6 +75,7 @@ class Saves:
         self._told = saved
         self._spent_s = 0.0
         self._newest: tuple[int, Tensor, Any] | None = None
+        self._pattern: Pattern = {}  # of all steps up to the newest
         self._standing = 0
         self._writer = threading.Thread()
         self.resumed_at: int | None = None
@@ -113,6 +115,7 @@ class Saves:
                 setattr(scheduler, name, [state.get(f"{name}.{i}") for i in range(len(current))])
             elif name in state:
                 setattr(scheduler, name, state[name])
+        self._pattern = json.loads(header["pattern"])
         self.resumed_at = self._standing = int(header["step"])
         return self.resumed_at, state["latents"]
 
@@ -120,9 +123,10 @@ class Saves:
         """Count the device's time."""
         self._spent_s += seconds
 
-    def reached(self, step: int, latents: Tensor, scheduler: Any, *, turn: bool) -> None:  # noqa: ANN401
+    def reached(self, done: StepDone, latents: Tensor, scheduler: Any, *, turn: bool) -> None:  # noqa: ANN401
         """Take note of a step, and save it when it is time, or when the experts take turns."""
-        self._newest = (step, latents, scheduler)
+        self._newest = (done.step, latents, scheduler)
+        extend(self._pattern, done.expert, done.branches)
         if (turn or self._spent_s >= self._every_s) and not self._writer.is_alive():
             self._save()
 
@@ -153,7 +157,8 @@ class Saves:
         if latents.is_cuda:
             arrived = torch.cuda.Event()
             arrived.record()
-        work = (self._folder, step, on_host, numbers, arrived)
+        header = {"pattern": json.dumps(self._pattern), "numbers": json.dumps(numbers)}
+        work = (self._folder, step, on_host, header, arrived)
         self._writer = threading.Thread(target=self._write, args=work)
         self._writer.start()
 
@@ -162,14 +167,14 @@ class Saves:
         folder: Path,
         step: int,
         tensors: dict[str, Tensor],
-        numbers: dict[str, int],
+        header: dict[str, str],
         arrived: torch.cuda.Event | None,
     ) -> None:
         if arrived is not None:
             arrived.synchronize()
         if not torch.isfinite(tensors["latents"]).all():
             return  # the loop will say so
-        header = {"step": str(step), "numbers": json.dumps(numbers), "sha256": _digest(tensors)}
+        header |= {"step": str(step), "sha256": _digest(tensors)}
         path, part = folder / _NAME, folder / f".{_NAME}.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -122,20 +122,17 @@ def denoise(
         else:
             noise = predict(at, "cond")
         latents = scheduler.step(noise, t, latents, return_dict=False)[0]
-        turn = i + 1 == experts.schedule.high_steps < spec.steps
-        saves.reached(i + 1, latents, scheduler, turn=turn)
-        pace.finish(
-            latents,
-            StepDone(
-                step=i + 1,
-                steps=spec.steps,
-                expert=name,
-                switch_step=experts.schedule.switch_step,
-                branches=dict.fromkeys(scene.texts, Decision())
-                | mesh.both(experts.cache.decisions()),
-                seconds=0.0,  # the pace knows
-            ),
+        done = StepDone(
+            step=i + 1,
+            steps=spec.steps,
+            expert=name,
+            switch_step=experts.schedule.switch_step,
+            branches=dict.fromkeys(scene.texts, Decision()) | mesh.both(experts.cache.decisions()),
+            seconds=0.0,  # the pace knows
         )
+        turn = i + 1 == experts.schedule.high_steps < spec.steps
+        saves.reached(done, latents, scheduler, turn=turn)
+        pace.finish(latents, done)
     pace.drain()
     return latents if mask is None else _with_image(latents, scene, mask)
 
