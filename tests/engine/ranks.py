@@ -1,15 +1,21 @@
 """Real rank processes, spoken to as their parent would."""
 
 import multiprocessing
-import subprocess
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from shared.vocabulary.plan import ParallelPlan
+from worker.ranks import child
 from worker.ranks.messages import FROM_RANK, Beat, Generate, Load
 
-ROOT = Path(__file__).parents[2]
+# A server that has imported the engine forks all ranks: each would spend five seconds on that.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["worker.engine.engine", "worker.ranks.child"])
 
 
 class Rank:
@@ -17,13 +23,18 @@ class Rank:
 
     def __init__(self, rank: int, ranks: int, scratch: Path, *, fake: bool = False) -> None:
         self.wire, theirs = multiprocessing.Pipe()
-        argv = [sys.executable, "-m", "worker.ranks.child", "--fd", str(theirs.fileno())]
-        argv += ["--rank", str(rank), "--ranks", str(ranks), "--threads", "1"]
+        argv = ["--rank", str(rank), "--ranks", str(ranks), "--threads", "1"]
         argv += ["--rendezvous", str(scratch / "rendezvous")]
         argv += ["--engine", "tests.engine.fake:Engine"] if fake else []
-        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], cwd=ROOT)
+        self._process = _FORKS.Process(target=_be, args=(theirs, argv))
+        self._process.start()
         theirs.close()
         self.beats = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid
+        return self._process.pid
 
     def say(self, message) -> None:
         self.wire.send_bytes(message.model_dump_json().encode())
@@ -39,10 +50,39 @@ class Rank:
                 return message
         raise TimeoutError(f"no {kinds} within {within} s")
 
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        assert self.ended() == -signal.SIGKILL
+
+    def ended(self, within: float = 10) -> int:
+        """Wait for the end; gives the exit status."""
+        self._process.join(within)
+        assert self._process.exitcode is not None, f"rank {self.pid} still runs"
+        return self._process.exitcode
+
     def end(self) -> None:
         self.wire.close()
-        self.process.kill()
-        self.process.wait(10)
+        self._process.kill()
+        self._process.join(10)
+
+
+def _be(theirs: Connection, argv: list[str]) -> None:
+    wire = os.dup(theirs.fileno())
+    theirs.close()
+    sys.exit(child.main(["--fd", str(wire), *argv]))
+
+
+def side_by_side(target: Callable[..., None], each: Iterable[tuple], within: float = 100) -> None:
+    """Run a function of a test's module in some processes at once; all must end well."""
+    processes = [_FORKS.Process(target=target, args=args) for args in each]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(within)
+    assert {process.exitcode for process in processes} == {0}
 
 
 def job(spec, plan: ParallelPlan, out: Path, attempt: int = 1) -> Generate:

@@ -84,7 +84,7 @@ def test_a_cancel_while_decoding_stops_both(pair, tmp_path):
 
 def test_a_dying_ffmpeg_is_told_and_stops_both(pair, tmp_path, eventually):
     decoding(pair, tmp_path / "endless.mp4", attempt=8)
-    encoder = eventually(lambda: ffmpegs(pair[0].process.pid))[0]
+    encoder = eventually(lambda: ffmpegs(pair[0].pid))[0]
 
     os.kill(encoder, signal.SIGKILL)
 

@@ -73,7 +73,7 @@ def rendered(rank: Rank, number: int, lora: Lora, out: Path) -> str:
 
 
 def resident_bytes(rank: Rank) -> int:
-    return int(Path(f"/proc/{rank.process.pid}/statm").read_text().split()[1]) * 4096
+    return int(Path(f"/proc/{rank.pid}/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.long

@@ -35,7 +35,7 @@ def pair(models, tmp_path_factory):
     yield ranks
     for rank in ranks:
         rank.say(Stop())
-    assert [rank.process.wait(10) for rank in ranks] == [0, 0]
+    assert [rank.ended() for rank in ranks] == [0, 0]
     for rank in ranks:
         rank.end()
 
@@ -160,7 +160,7 @@ def test_a_rank_that_loses_the_other_says_so(models, tmp_path):
     try:
         ask(pair, job(small(steps=100), PAIR, tmp_path / "out.mp4"), Step)
 
-        pair[1].process.kill()
+        pair[1].kill()
 
         assert pair[0].hear(Failed).kind is FailureKind.COLLECTIVE
     finally:

@@ -194,8 +194,7 @@ def test_a_process_killed_while_it_saves_leaves_the_save_before(
         rank.say(command.model_copy(update={"save_to": str(saved.parent), "save_every_s": 1e-9}))
         with part.open("rb") as written:
             assert written.read(1000)
-            rank.process.kill()
-            rank.process.wait(10)
+            rank.kill()
     finally:
         rank.end()
 

@@ -1,6 +1,5 @@
 """Weights divided over two real ranks: what one rank computes, from a share of the memory each."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 
 from shared.vocabulary.cache import CachePolicies, CachePolicy
 from shared.vocabulary.plan import Build, ParallelPlan, Residency
-from tests.engine.ranks import Rank, job, load
+from tests.engine.ranks import Rank, job, load, side_by_side
 from tests.engine.rendering import small
 from worker.engine.contract import Seat
 from worker.engine.model import loading
@@ -39,7 +38,7 @@ def pair(models, tmp_path_factory):
     yield ranks
     for rank in ranks:
         rank.say(Stop())
-    assert [rank.process.wait(10) for rank in ranks] == [0, 0]
+    assert [rank.ended() for rank in ranks] == [0, 0]
     for rank in ranks:
         rank.end()
 
@@ -117,15 +116,7 @@ def encode(rank: int, scratch: Path, model: Path) -> None:
 def divided(models, tmp_path_factory) -> list[dict]:
     """What two ranks with everything divided have made and hold."""
     scratch = tmp_path_factory.mktemp("divided")
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=encode, args=(rank, scratch, models / MODEL)) for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    side_by_side(encode, [(rank, scratch, models / MODEL) for rank in range(2)])
     return [torch.load(scratch / f"{rank}.pt") for rank in range(2)]
 
 

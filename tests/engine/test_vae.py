@@ -1,7 +1,6 @@
 """Our VAE decoder: diffusers' pictures from whole frames, from strips on many ranks, from tiles."""
 
 import json
-import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, u
 
 from shared.vocabulary.plan import Build, ParallelPlan, Residency
 from shared.vocabulary.spec import FailureKind
+from tests.engine.ranks import side_by_side
 from tests.engine.rendering import decoded, small
 from worker.engine.contract import Seat
 from worker.engine.faults import EngineFault
@@ -111,14 +111,7 @@ def share(rank: int, scratch: Path, models: Path) -> None:
 def shared(models, tmp_path_factory) -> Path:
     """A folder with what ranks have decoded together."""
     scratch = tmp_path_factory.mktemp("shared")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imported once for all of them
-    processes = [context.Process(target=share, args=(rank, scratch, models)) for rank in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(100)
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    side_by_side(share, [(rank, scratch, models) for rank in range(3)])
     return scratch
 
 
