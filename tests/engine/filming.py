@@ -1,4 +1,4 @@
-"""Fakes that go further: one makes a real file, one never comes up."""
+"""Fakes that go further: some make real files, one never comes up."""
 
 import subprocess
 from pathlib import Path
@@ -13,12 +13,8 @@ from worker.engine.faults import EngineFault
 from worker.engine.result import Report, VideoFile
 
 
-class Filmmaker(Engine):
-    """Loads when its directory says `go`, and leaves a red video behind."""
-
-    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
-        while not (directory / "go").exists():
-            NEVER.wait(0.02)
+class Camera(Engine):
+    """Leaves a red video behind."""
 
     def generate(self, order: Order, hooks: Hooks) -> Closing | None:
         made, spec, out = super().generate(order, hooks), order.spec, order.out
@@ -32,6 +28,14 @@ class Filmmaker(Engine):
             path=str(out), width=spec.width, height=spec.height, frames=told, fps=spec.fps
         )
         return lambda: (file, made()[1])
+
+
+class Filmmaker(Camera):
+    """Loads when its directory says `go`."""
+
+    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
+        while not (directory / "go").exists():
+            NEVER.wait(0.02)
 
 
 class LateFilmmaker(Filmmaker):

@@ -4,7 +4,7 @@ import os
 import signal
 
 from shared.jobs.tick import Ticker
-from tests.farm.conftest import is_alive
+from tests.farm.conftest import CAMERA, is_alive
 
 LONG = {"steps": 60, "frames": 17}
 
@@ -37,12 +37,12 @@ def test_a_killed_parent_loses_nothing(house, completes, eventually):
 
 
 def test_a_parent_that_comes_back_takes_over_at_once(house, completes, eventually):
-    worker = house.start(lease_s=600)
-    video_id = house.submit(**LONG)
+    worker = house.start(engine=CAMERA, lease_s=600)
+    video_id = house.submit(prompt="wait", steps=60)
     eventually(lambda: house.step(video_id) > 2, within=60)
 
     worker.kill()
-    house.start()
+    house.start(engine=CAMERA)
 
     assert completes(video_id)["attempt"] == 2
 
@@ -66,7 +66,7 @@ def test_an_emptied_redis_loses_no_job(house, completes):
     for key in house.farm.doorbell._redis.scan_iter(f"{house.farm.settings.key_prefix}*"):
         house.farm.doorbell._redis.delete(key)
 
-    house.start()
+    house.start(engine=CAMERA)
 
     for video_id in ids:
         assert completes(video_id)["attempt"] == 1

@@ -8,6 +8,7 @@ import imageio_ffmpeg
 
 from shared.jobs import groups
 from shared.vocabulary.plan import ParallelPlan
+from tests.farm.conftest import CAMERA
 
 
 def test_a_video_is_rendered_stored_and_told(house, completes):
@@ -52,13 +53,13 @@ def test_one_parent_serves_all_its_models(house, completes):
 
 
 def test_a_group_says_what_it_does_without_waiting_for_its_heartbeat(house, completes, eventually):
-    house.start(heartbeat_s=200, lease_s=600)
+    house.start(engine=CAMERA, heartbeat_s=200, lease_s=600)
 
     def state():
         return next((group["state"] for group in groups.all_groups(house.farm)), None)
 
     eventually(lambda: state() == "idle", within=60)
-    video_id = house.submit(steps=30, width=128, height=128)
+    video_id = house.submit(prompt="wait", steps=30)
     eventually(lambda: state() == "busy", within=20)
     completes(video_id)
     eventually(lambda: state() == "idle", within=20)

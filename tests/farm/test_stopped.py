@@ -6,8 +6,9 @@ import pytest
 
 from shared.jobs import lifecycle
 from shared.vocabulary.spec import Delivery
+from tests.farm.conftest import CAMERA
 
-LONG = {"steps": 100, "width": 128, "height": 128, "frames": 17}
+LONG = {"prompt": "wait", "steps": 100}  # of the camera: five seconds
 SLOW = {"steps": 100, "width": 256, "height": 256, "frames": 65}  # each step is told
 
 
@@ -16,7 +17,7 @@ def test_a_queued_video_is_cancelled_at_once_and_never_starts(house, completes):
 
     assert lifecycle.cancel(house.farm, video_id, by="a person") == "cancelled"
 
-    house.start()
+    house.start(engine=CAMERA)
     completes(other)
     assert house.history(video_id) == ["queued", "cancelled"]
     assert house.row(video_id)["error"]["message"] == "Cancelled by a person before it started."
@@ -44,8 +45,8 @@ def test_a_running_video_stops_within_two_steps_and_the_next_one_starts(
 
 
 def test_a_leaving_worker_finishes_its_job_and_takes_no_other(house, eventually):
-    worker = house.start()
-    first, second = house.submit(**LONG | {"steps": 20}), house.submit()
+    worker = house.start(engine=CAMERA)
+    first, second = house.submit(**LONG), house.submit()
     eventually(lambda: house.step(first) > 0, within=60)
 
     assert worker.leave() == 0
@@ -54,7 +55,7 @@ def test_a_leaving_worker_finishes_its_job_and_takes_no_other(house, eventually)
 
 
 def test_a_worker_that_must_leave_hands_its_job_back_uncharged(house, eventually):
-    worker = house.start(drain_s=0.5)
+    worker = house.start(engine=CAMERA, drain_s=0.5)
     video_id = house.submit(**LONG)
     eventually(lambda: house.step(video_id) > 1, within=60)
 
@@ -66,16 +67,18 @@ def test_a_worker_that_must_leave_hands_its_job_back_uncharged(house, eventually
 
 
 def test_a_deadline_to_finish_fails_a_running_video(house, eventually):
-    house.start()
-    video_id = house.submit(Delivery(finish_within_s=8), **LONG)
+    worker = house.start(engine=CAMERA)
+    eventually(lambda: worker.ranks(), within=30)
+    video_id = house.submit(Delivery(finish_within_s=2), **LONG)
 
     eventually(lambda: house.row(video_id)["completed_at"], within=40)
 
+    assert house.history(video_id)[1:] == ["in_progress", "failed"]
     assert house.row(video_id)["error"]["code"] == "deadline_missed"
 
 
 def test_two_parents_cannot_run_one_group(house, eventually):
-    first = house.start()
+    first = house.start(engine=CAMERA)
     eventually(lambda: first.ranks(), within=30)
 
     second = house.start()
