@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import click
@@ -15,9 +14,7 @@ from worker.engine.contract import Seat
 from worker.engine.parallel.ranks import Ranks
 from worker.engine.video import decode
 
-_VIDEOS: Final = MappingProxyType(
-    {"a14b-832x480x81": ("a14b", (16, 21, 60, 104)), "5b-1280x704x121": ("5b", (48, 31, 44, 80))}
-)
+_VIDEOS: Final = ("a14b-832x480x81", "5b-1280x704x121")
 
 
 @click.command()
@@ -27,7 +24,8 @@ _VIDEOS: Final = MappingProxyType(
 def main(rounds: int, to: Path) -> None:
     """Time whole decodes in bf16; ours ends with bytes in CPU memory, diffusers' with a tensor."""
     rows: list[dict[str, Any]] = []
-    for name, (family, shape) in _VIDEOS.items():
+    for name in _VIDEOS:
+        family, shape = real_size.SHAPES[name]
         vae = real_size.vae(family)
         latents = torch.randn(1, *shape, device="cuda")
         strips = _alone().mesh(ParallelPlan(ranks=1)).strips(shape[2])

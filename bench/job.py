@@ -1,12 +1,13 @@
-"""Jobs one after another on a rank process with the 5B model's real size: `python -m bench.job`.
+"""What a job costs beside its steps, on a rank process: `python -m bench.job`.
 
-Random weights, written as a checkpoint and loaded as any other; the text encoder has 2 layers.
+The 5B model at its real size with random weights, written as a checkpoint and loaded as any other;
+its text encoder has 2 layers.
 """
 
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import torch
@@ -15,90 +16,102 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from bench import real_size
 from bench.timing import record
-from mini.build import tokenizer
+from mini.build import build, tokenizer
+from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import GenerationSpec
 from worker.ranks.group import Layout, Progress, RankGroup, RankStopped
 from worker.ranks.messages import Generate, Load, PhaseBegan, Step
 
-_MODEL = "wan2.2-ti2v-5b"
-_ENGINE = "worker.engine.engine:Engine"
-_PLAN = ParallelPlan(ranks=1)
+_ENGINE: Final = "worker.engine.engine:Engine"
+_PLAN: Final = ParallelPlan(ranks=1)
 
 
 @click.command()
+@click.option(
+    "--model", type=click.Choice(["wan2.2-ti2v-5b", "wan-mini-ti2v"]), default="wan2.2-ti2v-5b",
+    show_default=True,
+)  # fmt: skip
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--steps", default=6, show_default=True, help="Denoising steps of each video.")
 @click.option("--to", type=click.Path(path_type=Path), default=Path("bench/measured/job.json"))
-def main(steps: int, to: Path) -> None:
+def main(model: str, device: str, steps: int, to: Path) -> None:
     """Render two videos in a row, then stop a third in the middle of a step."""
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder) / "model")
-        group = RankGroup(Layout(1, "cuda", _ENGINE, start_s=120, load_s=600, hang_s=300))
+        _write(model, Path(folder))
+        group = RankGroup(Layout(1, device, _ENGINE, start_s=120, load_s=600, hang_s=300))
         group.start()
         try:
-            rows = _measure(group, Path(folder), steps)
+            rows = _Jobs(group, Path(folder), model, steps).measure()
         finally:
             group.stop()
     for one in rows:
-        print(one)
+        print(f"{one['row']:34} {one['seconds'] * 1000:10.1f} ms", flush=True)
     record(to, rows)
 
 
-def _measure(group: RankGroup, folder: Path, steps: int) -> list[dict[str, Any]]:
-    directory = str(folder / "model")
-    command = Load(model=_MODEL, directory=directory, plan=_PLAN, build=Build(precision="bf16"))
-    loaded_s = group.load(command)
-    clock = _Clock()
-    first = group.generate(_order(folder, 1, steps), clock.hear)
-    released = time.monotonic()
-    second = group.generate(_order(folder, 2, steps), clock.hear)
-    idle_s = clock.denoising[1] - released
-    while not (first.done() and second.done()):
-        group.close_some()
-    report = second.result().report
-    return [
-        {"row": "load", "seconds": loaded_s},
-        {"row": "job", "report": report.model_dump(mode="json")},
-        {"row": "idle between two jobs", "seconds": idle_s},
-        {"row": "cancel to free", "seconds": _cancel(group, folder, steps)},
-    ]
+class _Jobs:
+    """What is asked of the ranks, and when they said what."""
 
+    def __init__(self, group: RankGroup, folder: Path, model: str, steps: int) -> None:
+        self._group = group
+        self._folder = folder
+        self._model = model
+        self._steps = steps
+        self._denoising: list[float] = []  # when each job's denoising began
+        self._asked = 0.0  # when the third was asked to stop
 
-def _cancel(group: RankGroup, folder: Path, steps: int) -> float:
-    asked: list[float] = []
+    def measure(self) -> list[dict[str, Any]]:
+        directory = str(self._folder / MODELS[self._model].directory)
+        load = Load(
+            model=self._model, directory=directory, plan=_PLAN, build=Build(precision="bf16")
+        )
+        loaded_s = self._group.load(load)
+        began = time.monotonic()
+        first = self._group.generate(self._order(1), self._hear)
+        released = time.monotonic()
+        second = self._group.generate(self._order(2), self._hear)
+        while not (first.done() and second.done()):
+            self._group.close_some()
+        report = first.result().report.model_dump(mode="json")
+        return [
+            {"row": f"load {self._model}, just written", "seconds": loaded_s},
+            {"row": f"job of {self._steps} steps", "seconds": released - began, "report": report},
+            {"row": "idle between two jobs", "seconds": self._denoising[1] - released},
+            {"row": "cancel to free", "seconds": self._cancel()},
+        ]
 
-    def hear(message: Progress) -> None:
-        if isinstance(message, Step) and message.step == 2:
-            asked.append(time.monotonic())
-            group.cancel(("video_3", 1))
+    def _cancel(self) -> float:
+        try:
+            self._group.generate(self._order(3), self._stop)
+        except RankStopped:
+            return time.monotonic() - self._asked
+        raise AssertionError("it was not stopped")
 
-    try:
-        group.generate(_order(folder, 3, steps), hear)
-    except RankStopped:
-        return time.monotonic() - asked[0]
-    raise AssertionError("it was not stopped")
-
-
-class _Clock:
-    """When each job's denoising began."""
-
-    def __init__(self) -> None:
-        self.denoising: list[float] = []
-
-    def hear(self, message: Progress) -> None:
+    def _hear(self, message: Progress) -> None:
         if isinstance(message, PhaseBegan) and message.phase.value == "denoise":
-            self.denoising.append(time.monotonic())
+            self._denoising.append(time.monotonic())
+
+    def _stop(self, message: Progress) -> None:
+        if isinstance(message, Step) and message.step == 2:
+            self._asked = time.monotonic()
+            self._group.cancel(("video_3", 1))
+
+    def _order(self, number: int) -> Generate:
+        size = MODELS[self._model].native_sizes[0]
+        given = {"width": size.width, "height": size.height, "steps": self._steps, "seed": number}
+        spec = GenerationSpec.model_validate(
+            {"model": self._model, "prompt": "a lighthouse"} | given
+        )
+        out = str(self._folder / f"{number}.mp4")
+        return Generate(video_id=f"video_{number}", attempt=1, spec=spec, plan=_PLAN, out=out)
 
 
-def _order(folder: Path, number: int, steps: int) -> Generate:
-    size = {"width": 1280, "height": 704, "steps": steps, "seed": number}
-    spec = GenerationSpec.model_validate({"model": _MODEL, "prompt": "a lighthouse"} | size)
-    out = str(folder / f"{number}.mp4")
-    return Generate(video_id=f"video_{number}", attempt=1, spec=spec, plan=_PLAN, out=out)
-
-
-def _write(directory: Path) -> None:
+def _write(model: str, models: Path) -> None:
     """Write the checkpoint."""
+    if model.startswith("wan-mini-"):
+        build(MODELS[model], models)
+        return
     config = UMT5Config(
         vocab_size=256384,
         d_model=4096,
@@ -121,7 +134,7 @@ def _write(directory: Path) -> None:
         transformer=real_size.transformer("5b"),
         expand_timesteps=True,
     )
-    pipe.save_pretrained(directory)
+    pipe.save_pretrained(models / MODELS[model].directory)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Records to the table in README: `python -m bench.report`."""
+"""Records to the tables in README: `python -m bench.report`."""
 
 import json
 import re
@@ -9,48 +9,72 @@ from typing import Any, Final
 _ROOT: Final = Path(__file__).parents[1]
 _MEASURED: Final = _ROOT / "bench" / "measured"
 _BETWEEN: Final = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
-_ORDER: Final = ("engine", "cached", "decode")
+_COMPARED: Final = ("engine", "cached", "decode", "pair")  # what may be on record, in this order
+_ALONE: Final = ("job",)
+_REFERENCES: Final = ("diffusers", "cache-dit", "1 rank")
 
 
 def main() -> None:
-    """Write the table of what is recorded into README."""
+    """Write the tables of what is recorded into README."""
     readme = _ROOT / "README.md"
-    readme.write_text(_BETWEEN.sub(lambda _: table(), readme.read_text()))
+    readme.write_text(_BETWEEN.sub(lambda _: tables(), readme.read_text()))
 
 
-def table() -> str:
-    """Make the Markdown table; each ratio is to the reference of its own row, in the same run."""
-    lines = ["| what | ours | time | the reference | ratio |", "|---|---|---|---|---|"]
-    machines: set[str] = set()
-    for name in _ORDER:
-        record = json.loads((_MEASURED / f"{name}.json").read_text())
-        machines.add(_machine(record["environment"]))
-        lines += [line for one in record["rows"] for line in _lines(one)]
-    taken = f"Taken on: {'; '.join(sorted(machines))}. Random weights of real size, medians."
+def tables() -> str:
+    """Make the Markdown tables; each ratio is to the reference of its own row, in the same run."""
+    lines = ["| what | ours | time | the reference | ratio | on |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"{line} {_machine(told)} |"
+        for told in _told(_COMPARED)
+        for line in _compared(told["rows"])
+    ]
+    alone = [
+        f"| {one['row']} | {_time(one['seconds'] * 1000)} | {_machine(told)} |"
+        for told in _told(_ALONE)
+        for one in told["rows"]
+    ]
+    if alone:
+        lines += ["", "| what | time | on |", "|---|---|---|", *alone]
+    versions = sorted({_versions(told) for told in _told(_COMPARED + _ALONE)})
+    taken = f"Medians, random weights of real size; {'; '.join(versions)}."
     return "\n".join([*lines, "", taken, ""])
 
 
-def _lines(one: dict[str, Any]) -> list[str]:
-    base = one["base"]
-    beside = f"{base} {_time(one['samples_ms'][base])}"
+def _told(names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The records that are there."""
+    paths = (_MEASURED / f"{name}.json" for name in names)
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def _compared(rows: list[dict[str, Any]]) -> list[str]:
+    """All but the last cell of each line."""
     return [
-        f"| {one['row']} | {way} | {_time(samples)} | {beside} | {one['ratio'][way]:.2f} |"
+        f"| {one['row']} | {way} | {_time(statistics.median(samples))} | {_beside(one)} "
+        f"| {one['ratio'][way]:.2f} |"
+        for one in rows
         for way, samples in one["samples_ms"].items()
-        if not way.startswith(("diffusers", "cache-dit"))
+        if not way.startswith(_REFERENCES)
     ]
 
 
-def _time(samples_ms: list[float]) -> str:
-    median = statistics.median(samples_ms)
-    return f"{median / 1000:.2f} s" if median >= 1000 else f"{median:.0f} ms"
+def _beside(one: dict[str, Any]) -> str:
+    base = one["base"]
+    return f"{base} {_time(statistics.median(one['samples_ms'][base]))}"
 
 
-def _machine(environment: dict[str, Any]) -> str:
-    versions: dict[str, str] = environment["versions"]
-    cards = [card.partition(",")[0] for card in environment["gpus"]]
-    return (
-        f"{len(cards)} x {cards[0]}, torch {versions['torch']}, diffusers {versions['diffusers']}"
-    )
+def _time(ms: float) -> str:
+    return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.0f} ms"
+
+
+def _machine(told: dict[str, Any]) -> str:
+    """The GPUs, as people call them."""
+    names = [card.partition(",")[0].removeprefix("NVIDIA ") for card in told["environment"]["gpus"]]
+    return names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
+
+
+def _versions(told: dict[str, Any]) -> str:
+    versions: dict[str, str] = told["environment"]["versions"]
+    return ", ".join(f"{name} {versions[name]}" for name in ("torch", "diffusers", "cache-dit"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import platform
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping
@@ -58,7 +59,10 @@ def environment() -> dict[str, Any]:
     """Say where this is measured: GPU, driver, clocks, versions."""
     query = "name,driver_version,power.limit,clocks.max.sm,clocks.max.memory"
     argv = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-    cards = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    cards = [platform.processor() or platform.machine()]
+    if torch.cuda.is_available():
+        told = subprocess.run(argv, capture_output=True, text=True, check=True)
+        cards = told.stdout.splitlines()
     versions: dict[str, str | None] = {}
     for package in _SOFTWARE:
         try:

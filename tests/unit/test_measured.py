@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from bench.report import table
+from bench.report import tables
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_table_in_readme_is_made_from_the_records():
-    assert table() in README.read_text()
+def test_the_tables_in_readme_are_made_from_the_records():
+    assert tables() in README.read_text()

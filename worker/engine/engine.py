@@ -1,6 +1,5 @@
 """One rank's share of a job, from a complete spec to a finished file."""
 
-import dataclasses
 import gc
 import resource
 import sys
@@ -17,7 +16,6 @@ from worker.engine.denoise.schedule import Schedule
 from worker.engine.faults import EngineFault
 from worker.engine.job import Job
 from worker.engine.kernels import divided, forward
-from worker.engine.kernels.attention import choose
 from worker.engine.model import loading
 from worker.engine.model.identity import identity
 from worker.engine.model.lora import Adapters
@@ -147,31 +145,21 @@ class Engine:
 
     def _attending(self, parts: loading.Parts, build: Build) -> SelfAttention:
         """Prepare the experts for their class; gives the self-attention that they share."""
-        if build.precision != "reference":
-            return self._quicken(parts, build)
-        if build.attention not in ("auto", "native"):
-            raise EngineFault(
-                FailureKind.BAD_INPUT,
-                f"Attention '{build.attention}' was asked for with precision reference, which "
-                "attends as diffusers does. Take attention auto, or precision bf16.",
-            )
-        return divided.install(parts.experts.values(), self._device)
-
-    def _quicken(self, parts: loading.Parts, build: Build) -> SelfAttention:
-        """Put our forward in place of diffusers'; returns the self-attention that it took."""
+        experts = parts.experts.values()
+        if build.precision == "reference":
+            if build.attention not in ("auto", "native"):
+                raise EngineFault(
+                    FailureKind.BAD_INPUT,
+                    f"Attention '{build.attention}' was asked for with precision reference, which "
+                    "attends as diffusers does. Take attention auto, or precision bf16.",
+                )
+            return divided.install(experts, self._device)
         if self._on_cpu and build.precision.startswith("fp8"):
             raise EngineFault(
                 FailureKind.BAD_INPUT,
                 f"The precision {build.precision} needs a GPU. Take bf16 or reference on the CPU.",
             )
-        low, width = build.precision == "fp8_attn", parts.high.config["attention_head_dim"]
-        kernels = choose(build.attention, self._device, low=low, width=width)
-        own = kernels.own
-        attend = SelfAttention(own.attend, own.with_lse, own.name)
-        kernels = kernels._replace(own=dataclasses.replace(own, attend=attend))
-        for expert in parts.experts.values():
-            forward.install(expert, build, self._device, kernels)
-        return attend
+        return forward.install(experts, build, self._device)
 
     def _divide(self, sequence: Sequence | None) -> None:
         """Have each expert's tokens divided over these ranks from now on.

@@ -1,5 +1,6 @@
 """Our forward of a whole transformer, for every precision class but `reference`."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -12,34 +13,46 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from shared.vocabulary.plan import Build
 from worker.engine.cache.blocks import Blocks, blocks_of
 from worker.engine.kernels import block as own
-from worker.engine.kernels.attention import Kernel, Kernels
+from worker.engine.kernels.attention import Kernel, choose
 from worker.engine.kernels.block import Modulation, Rotary, Text
 from worker.engine.kernels.norm import Norm
 from worker.engine.kernels.precision import lower_block
 from worker.engine.kernels.rows import add_norm
+from worker.engine.parallel.sequence import SelfAttention
 
 
 def install(
-    transformer: WanTransformer3DModel, build: Build, device: torch.device, kernels: Kernels
-) -> None:
-    """Give one loaded transformer, its blocks already wrapped, our forward in place of its own.
+    transformers: Iterable[WanTransformer3DModel], build: Build, device: torch.device
+) -> SelfAttention:
+    """Give a model's loaded transformers, their blocks wrapped, our forward in place of their own.
 
     Args:
-        transformer: changed in place; of this instance only.
+        transformers: changed in place; of these instances only.
         build: its precision says whether linears are lowered to fp8.
-        device: where the transformer works, wherever it is now.
-        kernels: of the self-attention and of the attention to the prompt.
+        device: where the transformers work, wherever they are now.
+
+    Returns:
+        The self-attention that they share.
+
+    Raises:
+        EngineFault: kind `bad_input`, when the attention asked for is not here or is wrong.
     """
-    blocks = blocks_of(transformer)
-    for block in blocks.inner:
-        typed: Any = block  # a WanTransformerBlock
-        if build.precision in ("fp8", "fp8_attn"):
-            lower_block(typed, device)
-        elif typed.attn1.to_q.weight.is_cuda:
-            own.join_projections(typed.attn1)
-        typed.forward = partial(own.forward, typed, attend=kernels.own.attend)
-    replaced: Any = transformer
-    replaced.forward = Forward(transformer, blocks, kernels.text)
+    transformers = list(transformers)
+    width = transformers[0].config["attention_head_dim"]
+    kernels = choose(build.attention, device, low=build.precision == "fp8_attn", width=width)
+    attend = SelfAttention(kernels.own.attend, kernels.own.with_lse, kernels.own.name)
+    for transformer in transformers:
+        blocks = blocks_of(transformer)
+        for block in blocks.inner:
+            typed: Any = block  # a WanTransformerBlock
+            if build.precision in ("fp8", "fp8_attn"):
+                lower_block(typed, device)
+            elif typed.attn1.to_q.weight.is_cuda:
+                own.join_projections(typed.attn1)
+            typed.forward = partial(own.forward, typed, attend=attend)
+        replaced: Any = transformer
+        replaced.forward = Forward(transformer, blocks, kernels.text)
+    return attend
 
 
 class Forward:

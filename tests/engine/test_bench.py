@@ -1,0 +1,32 @@
+"""The benches run on the CPU as well, so that none is first tried on a rented GPU."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bench import job, pair
+
+
+def ran(command, to, *words: str) -> list[dict]:
+    told = CliRunner().invoke(command, [*words, "--device", "cpu", "--to", str(to)])
+    assert told.exit_code == 0, told.output
+    return json.loads(to.read_text())["rows"]
+
+
+def test_two_ranks_are_timed_beside_one_and_compute_the_same(tmp_path):
+    step, decode = ran(pair.main, tmp_path / "pair.json", "--shape", "tiny", "--rounds", "1")
+
+    assert step["differences"].pop("ring 2") < 0.01  # bf16, added up in another order
+    assert set(step["differences"]) == {"1 rank", "cfg 2", "ulysses 2"}
+    assert set(decode["differences"]) == {"1 rank", "strips"}
+    assert {*step["differences"].values(), *decode["differences"].values()} == {0.0}
+    assert all(len(ms) == 1 for ms in step["samples_ms"].values())
+
+
+@pytest.mark.long
+def test_jobs_are_timed_from_one_to_the_next(tmp_path):
+    rows = ran(job.main, tmp_path / "job.json", "--model", "wan-mini-ti2v", "--steps", "4")
+
+    assert [row["row"].partition(" ")[0] for row in rows] == ["load", "job", "idle", "cancel"]
+    assert all(row["seconds"] > 0 for row in rows)
