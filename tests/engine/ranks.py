@@ -21,10 +21,12 @@ _FORKS.set_forkserver_preload(["worker.engine.engine", "worker.ranks.child"])
 class Rank:
     """One started child and this end of its socket."""
 
-    def __init__(self, rank: int, ranks: int, scratch: Path, *, fake: bool = False) -> None:
+    def __init__(
+        self, rank: int, ranks: int, scratch: Path, *, fake: bool = False, device: str = "cpu"
+    ) -> None:
         self.wire, theirs = multiprocessing.Pipe()
         argv = ["--rank", str(rank), "--ranks", str(ranks), "--threads", "1"]
-        argv += ["--rendezvous", str(scratch / "rendezvous")]
+        argv += ["--rendezvous", str(scratch / "rendezvous"), "--device", device]
         argv += ["--engine", "tests.engine.fake:Engine"] if fake else []
         self._process = _FORKS.Process(target=_be, args=(theirs, argv))
         self._process.start()

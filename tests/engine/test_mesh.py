@@ -16,26 +16,29 @@ EAGER = CachePolicy(warmup=1, rdt=0.14, mc=-1, min_steps=0)
 CACHED = CachePolicies(high=EAGER, low=EAGER)
 SINGLE = CachePolicies(high=EAGER)
 UNGUIDED = {"guidance_high": 1.0}
-BUILDS = {"reference": Build(), "own": Build(precision="bf16")}
+REFERENCE, OWN = Build(), Build(precision="bf16")
+BUILDS = {"reference": REFERENCE, "own": OWN}
 
 
 class Group:
     """Ranks that stay for all tests of this file, and hold one model at a time."""
 
-    def __init__(self, count: int, models, scratch) -> None:
-        self.ranks = [Rank(number, count, scratch) for number in range(count)]
+    def __init__(self, count: int, models, scratch, device: str = "cpu") -> None:
+        self.ranks = [
+            Rank(number, count, scratch, device=device.format(number)) for number in range(count)
+        ]
         self.models = models
-        self.held: tuple[str, str] | None = None
+        self.held: tuple[str, Build] | None = None
         for rank in self.ranks:
             rank.hear(Hello)
 
-    def hold(self, model: str, build: str) -> None:
+    def hold(self, model: str, build: Build) -> None:
         if self.held == (model, build):
             return
         directory = self.models / MODELS[model].directory
         command = load(model, directory, ranks=len(self.ranks))
         for rank in self.ranks:
-            rank.say(command.model_copy(update={"build": BUILDS[build]}))
+            rank.say(command.model_copy(update={"build": build}))
         for rank in self.ranks:
             assert isinstance(rank.hear(), Loaded)
         self.held = model, build
@@ -91,7 +94,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 @pytest.mark.parametrize("case", CASES)
 def test_divided_heads_give_the_bits_and_decisions_of_one_rank(
     groups, tmp_path, picture, case, build
@@ -128,7 +131,7 @@ def test_a_ring_gives_the_decisions_of_one_rank_and_nearly_its_latents(
 ):
     spec = small(**LATE_SWITCH, **UNGUIDED)
     group = groups(2)
-    group.hold("wan-mini-t2v", "reference")
+    group.hold("wan-mini-t2v", REFERENCE)
     ring, solo = ParallelPlan(ranks=2, ring=2), ParallelPlan(ranks=2)
 
     done = group.ask(order(spec, ring, tmp_path, picture, cache))
@@ -141,7 +144,7 @@ def test_a_ring_gives_the_decisions_of_one_rank_and_nearly_its_latents(
 
 def test_an_attention_without_its_log_sum_exp_is_refused_in_a_ring(groups, tmp_path, picture):
     group = groups(2)
-    group.hold("wan-mini-t2v", "own")
+    group.hold("wan-mini-t2v", OWN)
     ring = ParallelPlan(ranks=2, ring=2)
 
     failed = group.ask(order(small(**UNGUIDED), ring, tmp_path, picture))
@@ -153,7 +156,7 @@ def test_an_attention_without_its_log_sum_exp_is_refused_in_a_ring(groups, tmp_p
 
 def test_a_cancel_stops_four_ranks_and_the_next_job_is_as_ever(groups, tmp_path, picture):
     group = groups(4)
-    group.hold("wan-mini-t2v", "reference")
+    group.hold("wan-mini-t2v", REFERENCE)
     plan = ParallelPlan(ranks=4, cfg=2, ulysses=2)
     before = group.ask(order(small(), plan, tmp_path, picture))
     group.say(order(small(steps=50), plan, tmp_path, picture, attempt=2))
@@ -168,7 +171,7 @@ def test_a_cancel_stops_four_ranks_and_the_next_job_is_as_ever(groups, tmp_path,
 
 def test_ranks_that_were_told_different_policies_end_the_job_on_both(groups, tmp_path, picture):
     group = groups(2)
-    group.hold("wan-mini-t2v", "reference")
+    group.hold("wan-mini-t2v", REFERENCE)
     plan = ParallelPlan(ranks=2, ulysses=2)
     never = CachePolicies(**dict.fromkeys(("high", "low"), CachePolicy(warmup=9, min_steps=0)))
 
@@ -184,7 +187,7 @@ def test_two_groups_at_once_do_not_disturb_each_other(groups, models, tmp_path, 
     group, other = groups(2), Group(2, models, tmp_path)
     try:
         for each in (group, other):
-            each.hold("wan-mini-t2v", "reference")
+            each.hold("wan-mini-t2v", REFERENCE)
         red, blue = small(seed=2), small(seed=3)
         branches, heads = ParallelPlan(ranks=2, cfg=2), ParallelPlan(ranks=2, ulysses=2)
 
