@@ -5,6 +5,7 @@ Weights are random, so the threshold is one that nothing reaches: both then cach
 as many as warm-up and the limit on steps in a row allow, and both measure each difference.
 """
 
+import gc
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -43,14 +44,19 @@ def main(to: Path) -> None:
     """Time each step of one run of either, after a short run to warm up."""
     plain = real_size.transformer("a14b")
     texts = _texts(plain)
-    runs: dict[str, Callable[[int], list[dict[str, Any]]]] = {
-        "bf16": Ours(plain, texts, "bf16").run,
-        "cache-dit compiled": CacheDit(plain, texts).run,
+    ways: dict[str, Callable[[], Ours | CacheDit]] = {
+        "bf16": lambda: Ours(plain, texts, "bf16"),
+        "fp8": lambda: Ours(plain, texts, "fp8"),
+        "cache-dit compiled": lambda: CacheDit(plain, texts),
     }
     steps: dict[str, list[dict[str, Any]]] = {}
-    for way, run in runs.items():
-        run(5)
-        steps[way] = run(40)
+    for way, make in ways.items():
+        made = make()  # one at a time: not all of them fit on a GPU together
+        made.run(5)
+        steps[way] = made.run(40)
+        del made
+        gc.collect()  # a transformer and its new forward know each other
+        torch.cuda.empty_cache()
         print(way, [(round(step["ms"]), "Xc"[step["cached"]]) for step in steps[way]], flush=True)
     record(to, [*_rows(steps)])
 
