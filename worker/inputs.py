@@ -2,16 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Final
 
+from shared.machinery.headers import header_of
 from shared.machinery.loras import Loras
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from worker.engine.result import Pattern
 from worker.ranks.group import RankFault
 from worker.ranks.messages import Lora
-
-_HEADER_BYTES: Final = 2**20  # more than one ever has
 
 
 def adapters_of(spec: GenerationSpec, loras: Loras) -> tuple[Lora, ...]:
@@ -38,9 +36,6 @@ def pattern_of(latents: Path | None) -> Pattern:
     if latents is None:
         return {}
     try:
-        with latents.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header: dict[str, dict[str, str]] = json.loads(file.read(min(size, _HEADER_BYTES)))
-        return json.loads(header["__metadata__"]["pattern"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return json.loads(header_of(latents)["__metadata__"]["pattern"])
+    except (OSError, ValueError, TypeError, KeyError):
         return {}

@@ -2,9 +2,7 @@
 
 import contextlib
 import hashlib
-import json
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +10,13 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from shared.machinery.headers import header_of
 from shared.machinery.logs import logger
 from shared.vocabulary.adapters import Adapter
 from shared.vocabulary.spec import LoraRef
 
 _DOWN: Final = re.compile(r"\.lora(_A|[_.]down)(\.\w+)?\.weight$")
-_HEADER_LIMIT: Final = 100 * 2**20  # as safetensors itself has it
 Part = Literal["high", "low", "single"]
-Header = dict[str, dict[str, list[int]]]  # of the tensors, by key
 _FILES: Final[dict[Part, str]] = {"high": "high.safetensors", "low": "low.safetensors"}
 
 
@@ -98,13 +95,9 @@ class Loras(Mapping[str, Adapter]):
 def rank_of(path: Path) -> int | None:
     """Read an adapter's rank off the file's header; None when it has no low-rank pair."""
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header: dict[str, dict[str, list[int]]] = json.loads(
-                file.read(min(size, _HEADER_LIMIT))
-            )
+        header = header_of(path)
         return next((one["shape"][0] for key, one in header.items() if _DOWN.search(key)), None)
-    except (OSError, ValueError, KeyError, IndexError, struct.error):
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
         return None
 
 
