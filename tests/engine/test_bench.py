@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bench import job, pair
+from bench import cache, job, pair
 
 
 def ran(command, to, *words: str) -> list[dict]:
@@ -30,3 +30,15 @@ def test_jobs_are_timed_from_one_to_the_next(tmp_path):
 
     assert [row["row"].partition(" ")[0] for row in rows] == ["load", "job", "idle", "cancel"]
     assert all(row["seconds"] > 0 for row in rows)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_policies_are_swept_beside_the_uncached_video(models, tmp_path):
+    words = [str(models / "wan-mini-t2v"), "--prompt", "a ball", "--steps", "12"]
+
+    rows = {row["row"]: row for row in ran(cache.main, tmp_path / "cache.json", *words)}
+
+    assert rows["rdt 0.05"]["cached_ratio"] < rows["fast"]["cached_ratio"] < 1
+    assert rows["mc 1"]["cached_ratio"] <= rows["mc 5"]["cached_ratio"]
+    assert all(20 < psnr <= 99 for row in rows.values() for psnr in row["psnr_db"])
