@@ -29,8 +29,8 @@ from shared.vocabulary.states import Phase
 from shared.vocabulary.validation import validate
 from worker.checkpoints import find
 from worker.inputs import adapters_of
-from worker.layout import build_of, lay_out
-from worker.ranks.group import Layout, Progress, RankFault, RankGroup, RankStopped
+from worker.layout import build_of, group_of, lay_out
+from worker.ranks.group import Progress, RankFault, RankStopped
 from worker.ranks.messages import Done, Generate, Load, PhaseBegan, Step
 
 _JOB: Final = ("video_alone", 1)
@@ -58,16 +58,7 @@ class Alone:
         """Prepare; `render` starts the processes."""
         self._settings = settings
         self._rendering = False
-        self._ranks = RankGroup(
-            Layout(
-                ranks=settings.ranks,
-                device=settings.device,
-                engine=settings.engine,
-                start_s=settings.rank_start_s,
-                load_s=settings.load_s,
-                hang_s=settings.hang_s,
-            )
-        )
+        self._ranks = group_of(settings)
 
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Stop at the next forward; what cannot stop so ends at once, as does a second signal."""

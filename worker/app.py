@@ -29,7 +29,7 @@ from worker import tasks
 from worker.attempt import Runner
 from worker.checkpoints import available
 from worker.keeper import Keeper
-from worker.ranks.group import Layout, RankGroup
+from worker.layout import group_of
 
 _STOP_S: Final = 30.0  # what ranks may take to stop after the drain time
 
@@ -77,7 +77,7 @@ def _serve(farm: Farm, lock: int) -> int:
         device=settings.device,
         models=tuple(checkpoints),
     )
-    ranks = RankGroup(_layout(settings, lock))
+    ranks = group_of(settings, lock)
     runner = Runner(farm, identity, ranks, checkpoints)
     keeper = Keeper(farm, identity, runner.reading)
     runner.watched_by(keeper)
@@ -96,18 +96,6 @@ def _serve(farm: Farm, lock: int) -> int:
         keeper.stop()
         keeper.join(timeout=5)
         groups.leave(farm, identity)
-
-
-def _layout(settings: Settings, lock: int) -> Layout:
-    return Layout(
-        ranks=settings.ranks,
-        device=settings.device,
-        engine=settings.engine,
-        start_s=settings.rank_start_s,
-        load_s=settings.load_s,
-        hang_s=settings.hang_s,
-        inherit=(lock,),
-    )
 
 
 def _consume(farm: Farm, runner: Runner, models: tuple[str, ...]) -> int:

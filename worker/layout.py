@@ -13,7 +13,7 @@ from shared.vocabulary.memory import LADDER, DoesNotFit, Room, fit
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.planning import degrees_of, plan
 from shared.vocabulary.spec import FailureKind, GenerationSpec, ImageRef
-from worker.ranks.group import RankFault
+from worker.ranks.group import Layout, RankFault, RankGroup
 from worker.ranks.messages import Hello
 
 
@@ -29,6 +29,21 @@ def build_of(settings: Settings) -> Build:
         vae=str(settings.vae_path) if settings.vae_path else None,
         vae_dtype=settings.vae_dtype,
         prompt_cache_bytes=settings.prompt_cache_mb * 2**20,
+    )
+
+
+def group_of(settings: Settings, *inherit: int) -> RankGroup:
+    """Prepare the ranks that the settings ask for; they keep these file descriptors open."""
+    return RankGroup(
+        Layout(
+            ranks=settings.ranks,
+            device=settings.device,
+            engine=settings.engine,
+            start_s=settings.rank_start_s,
+            load_s=settings.load_s,
+            hang_s=settings.hang_s,
+            inherit=inherit,
+        )
     )
 
 

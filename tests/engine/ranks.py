@@ -9,10 +9,22 @@ from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from shared.vocabulary.plan import ParallelPlan
+from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.plan import Build, ParallelPlan
 from worker.ranks import child
-from worker.ranks.messages import FROM_RANK, Beat, Generate, Load
+from worker.ranks.messages import (
+    FROM_RANK,
+    Beat,
+    Done,
+    Failed,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    Stop,
+)
 
+REFERENCE = Build()
 # A server that has imported the engine forks all ranks: each would spend five seconds on that.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["worker.engine.engine", "worker.ranks.child"])
@@ -85,6 +97,48 @@ def side_by_side(target: Callable[..., None], each: Iterable[tuple], within: flo
     for process in processes:
         process.join(within)
     assert {process.exitcode for process in processes} == {0}
+
+
+class Group:
+    """Ranks that act as one and hold one model at a time; also a sequence of them."""
+
+    def __init__(self, count: int, models: Path, scratch: Path, device: str = "cpu") -> None:
+        self._ranks = [
+            Rank(number, count, scratch, device=device.format(number)) for number in range(count)
+        ]
+        self._models = models
+        self._held: tuple[str, Build] | None = None
+        for rank in self:
+            rank.hear(Hello)
+
+    def __getitem__(self, number: int) -> Rank:
+        return self._ranks[number]
+
+    def hold(self, model: str, build: Build = REFERENCE) -> None:
+        if self._held == (model, build):
+            return
+        command = load(model, self._models / MODELS[model].directory, ranks=len(self._ranks))
+        self.say(command.model_copy(update={"build": build}))
+        for rank in self:
+            assert isinstance(rank.hear(), Loaded)
+        self._held = model, build
+
+    def say(self, command) -> None:
+        for rank in self:
+            rank.say(command)
+
+    def ask(self, command, *kinds):
+        self.say(command)
+        return self[0].hear(*(kinds or (Done, Failed)))
+
+    def leave(self) -> None:
+        """Ask them to, and see that all of them do."""
+        self.say(Stop())
+        assert [rank.ended() for rank in self] == [0] * len(self._ranks)
+
+    def end(self) -> None:
+        for rank in self:
+            rank.end()
 
 
 def job(spec, plan: ParallelPlan, out: Path, attempt: int = 1) -> Generate:

@@ -11,9 +11,9 @@ import pytest
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import Phase
-from tests.engine.ranks import Rank, job, load
+from tests.engine.ranks import Group, job
 from tests.engine.rendering import Render, decoded, small
-from worker.ranks.messages import Cancel, Done, Failed, Hello, Loaded, PhaseBegan, Stopped
+from worker.ranks.messages import Cancel, Done, Failed, PhaseBegan, Stopped
 
 MODEL = "wan-mini-t2v"
 OWN = Build(precision="bf16")
@@ -23,29 +23,16 @@ PAIR = ParallelPlan(ranks=2, cfg=2)
 @pytest.fixture(scope="module")
 def pair(models, tmp_path_factory):
     """Two ranks whose engine has our own decoder."""
-    scratch = tmp_path_factory.mktemp("pair")
-    ranks = [Rank(number, 2, scratch) for number in range(2)]
-    command = load(MODEL, models / MODEL, ranks=2).model_copy(update={"build": OWN})
-    for rank in ranks:
-        rank.hear(Hello)
-        rank.say(command)
-    for rank in ranks:
-        assert isinstance(rank.hear(), Loaded)
+    ranks = Group(2, models, tmp_path_factory.mktemp("pair"))
+    ranks.hold(MODEL, OWN)
     yield ranks
-    for rank in ranks:
-        rank.end()
-
-
-def ask(pair, command, *kinds):
-    for rank in pair:
-        rank.say(command)
-    return pair[0].hear(*(kinds or (Done, Failed)))
+    ranks.end()
 
 
 def decoding(pair, path: Path, attempt: int):
     """A job with very many frames, when it begins to decode."""
     command = job(small(frames=401, steps=1), PAIR, path, attempt)
-    began = ask(pair, command, PhaseBegan)
+    began = pair.ask(command, PhaseBegan)
     while began.phase is not Phase.DECODE:
         began = pair[0].hear(PhaseBegan)
     return command
@@ -64,7 +51,7 @@ def test_two_ranks_make_the_pictures_of_one(pair, models, picture, tmp_path):
     spec = small()
     alone = Render(models, picture, tmp_path, build=OWN)
 
-    done = ask(pair, job(spec, PAIR, tmp_path / "pair.mp4"))
+    done = pair.ask(job(spec, PAIR, tmp_path / "pair.mp4"))
 
     file, report = alone(spec)
     assert done.report.latents_sha256 == report.latents_sha256
@@ -79,7 +66,7 @@ def test_a_cancel_while_decoding_stops_both(pair, tmp_path):
 
     assert pair[0].hear(Stopped, Done, Failed).step == 1
     assert list(tmp_path.iterdir()) == []
-    assert isinstance(ask(pair, job(small(), PAIR, tmp_path / "next.mp4")), Done)
+    assert isinstance(pair.ask(job(small(), PAIR, tmp_path / "next.mp4")), Done)
 
 
 def test_a_dying_ffmpeg_is_told_and_stops_both(pair, tmp_path, eventually):
@@ -90,4 +77,4 @@ def test_a_dying_ffmpeg_is_told_and_stops_both(pair, tmp_path, eventually):
 
     assert pair[0].hear(Stopped, Done, Failed).kind is FailureKind.STORAGE
     assert list(tmp_path.iterdir()) == []
-    assert isinstance(ask(pair, job(small(), PAIR, tmp_path / "next.mp4")), Done)
+    assert isinstance(pair.ask(job(small(), PAIR, tmp_path / "next.mp4")), Done)

@@ -22,14 +22,14 @@ from tests.engine.adapters import (
     pairs,
     saved,
 )
-from tests.engine.ranks import Rank, job, load
+from tests.engine.ranks import Group, job
 from tests.engine.rendering import Render, small
 from worker.engine.contract import Cancelled, LoraFiles
 from worker.engine.faults import EngineFault
 from worker.engine.kernels.precision import Linear8, lower_block, lowered
 from worker.engine.model.lora import Adapters
 from worker.engine.model.originals import Originals
-from worker.ranks.messages import Done, Hello, Lora
+from worker.ranks.messages import Lora
 
 
 @pytest.fixture
@@ -359,20 +359,16 @@ def exploding(style: LoraFiles) -> LoraFiles:
 
 
 def test_two_ranks_wear_what_one_wears(models, render: Render, style, tmp_path):
-    pair = [Rank(number, 2, tmp_path) for number in range(2)]
+    pair = Group(2, models, tmp_path)
     try:
-        for rank in pair:
-            rank.hear(Hello)
-            rank.say(load("wan-mini-t2v", models / "wan-mini-t2v", ranks=2))
+        pair.hold("wan-mini-t2v")
         ref = {"name": "style", "strength": 1.0, "target": "both"}
         file = str(style.high)
         order = job(small(), ParallelPlan(ranks=2, cfg=2), tmp_path / "pair.mp4")
-        for rank in pair:
-            rank.say(order.model_copy(update={"loras": (Lora(ref=ref, high=file, low=file),)}))
+        worn = (Lora(ref=ref, high=file, low=file),)
 
-        done = pair[0].hear(Done)
+        done = pair.ask(order.model_copy(update={"loras": worn}))
 
         assert done.report.latents_sha256 == render(small(), loras=(style,))[1].latents_sha256
     finally:
-        for rank in pair:
-            rank.end()
+        pair.end()

@@ -5,51 +5,18 @@ import torch
 from safetensors.torch import load_file
 
 from shared.vocabulary.cache import CachePolicies, CachePolicy
-from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import FailureKind
-from tests.engine.ranks import Rank, job, load
+from tests.engine.ranks import REFERENCE, Group, job
 from tests.engine.rendering import REF, small
-from worker.ranks.messages import Cancel, Done, Failed, Hello, Loaded, Step, Stopped
+from worker.ranks.messages import Cancel, Done, Failed, Step, Stopped
 
 EAGER = CachePolicy(warmup=1, rdt=0.14, mc=-1, min_steps=0)
 CACHED = CachePolicies(high=EAGER, low=EAGER)
 SINGLE = CachePolicies(high=EAGER)
 UNGUIDED = {"guidance_high": 1.0}
-REFERENCE, OWN = Build(), Build(precision="bf16")
+OWN = Build(precision="bf16")
 BUILDS = {"reference": REFERENCE, "own": OWN}
-
-
-class Group:
-    """Ranks that stay for all tests of this file, and hold one model at a time."""
-
-    def __init__(self, count: int, models, scratch, device: str = "cpu") -> None:
-        self.ranks = [
-            Rank(number, count, scratch, device=device.format(number)) for number in range(count)
-        ]
-        self.models = models
-        self.held: tuple[str, Build] | None = None
-        for rank in self.ranks:
-            rank.hear(Hello)
-
-    def hold(self, model: str, build: Build) -> None:
-        if self.held == (model, build):
-            return
-        directory = self.models / MODELS[model].directory
-        command = load(model, directory, ranks=len(self.ranks))
-        for rank in self.ranks:
-            rank.say(command.model_copy(update={"build": build}))
-        for rank in self.ranks:
-            assert isinstance(rank.hear(), Loaded)
-        self.held = model, build
-
-    def say(self, command) -> None:
-        for rank in self.ranks:
-            rank.say(command)
-
-    def ask(self, command, *kinds):
-        self.say(command)
-        return self.ranks[0].hear(*(kinds or (Done, Failed)))
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +31,7 @@ def groups(models, tmp_path_factory):
 
     yield of
     for group in started.values():
-        for rank in group.ranks:
-            rank.end()
+        group.end()
 
 
 def order(spec, plan, folder, picture, cache=None, attempt=1):
@@ -151,7 +117,7 @@ def test_an_attention_without_its_log_sum_exp_is_refused_in_a_ring(groups, tmp_p
 
     assert failed.kind is FailureKind.BAD_INPUT
     assert "attention 'native' gives no log-sum-exp" in failed.message
-    assert isinstance(group.ranks[1].hear(Failed), Failed)
+    assert isinstance(group[1].hear(Failed), Failed)
 
 
 def test_a_cancel_stops_four_ranks_and_the_next_job_is_as_ever(groups, tmp_path, picture):
@@ -160,11 +126,11 @@ def test_a_cancel_stops_four_ranks_and_the_next_job_is_as_ever(groups, tmp_path,
     plan = ParallelPlan(ranks=4, cfg=2, ulysses=2)
     before = group.ask(order(small(), plan, tmp_path, picture))
     group.say(order(small(steps=50), plan, tmp_path, picture, attempt=2))
-    group.ranks[0].hear(Step)
+    group[0].hear(Step)
 
-    group.ranks[0].say(Cancel(video_id="video_1", attempt=2))
+    group[0].say(Cancel(video_id="video_1", attempt=2))
 
-    assert group.ranks[0].hear(Stopped, Done).type == "stopped"
+    assert group[0].hear(Stopped, Done).type == "stopped"
     after = group.ask(order(small(), plan, tmp_path, picture, attempt=3))
     assert after.report.latents_sha256 == before.report.latents_sha256
 
@@ -175,10 +141,10 @@ def test_ranks_that_were_told_different_policies_end_the_job_on_both(groups, tmp
     plan = ParallelPlan(ranks=2, ulysses=2)
     never = CachePolicies(**dict.fromkeys(("high", "low"), CachePolicy(warmup=9, min_steps=0)))
 
-    for rank, cache in zip(group.ranks, (None, never), strict=True):
+    for rank, cache in zip(group, (None, never), strict=True):
         rank.say(order(small(), plan, tmp_path, picture, cache))
 
-    heard = [rank.hear(Failed, Done) for rank in group.ranks]
+    heard = [rank.hear(Failed, Done) for rank in group]
     assert [(one.type, one.kind) for one in heard] == [("failed", FailureKind.COLLECTIVE)] * 2
     assert isinstance(group.ask(order(small(), plan, tmp_path, picture, attempt=2)), Done)
 
@@ -194,11 +160,10 @@ def test_two_groups_at_once_do_not_disturb_each_other(groups, models, tmp_path, 
         group.say(order(red, branches, tmp_path / "red", picture))
         other.say(order(blue, heads, tmp_path / "blue", picture))
 
-        made = [each.ranks[0].hear(Done).report.latents_sha256 for each in (group, other)]
+        made = [each[0].hear(Done).report.latents_sha256 for each in (group, other)]
         solo = ParallelPlan(ranks=2)
         alone = [group.ask(order(spec, solo, tmp_path, picture)) for spec in (red, blue)]
         assert made == [one.report.latents_sha256 for one in alone]
         assert made[0] != made[1]
     finally:
-        for rank in other.ranks:
-            rank.end()
+        other.end()

@@ -8,23 +8,19 @@ from safetensors.torch import load_file, save_file
 from shared.vocabulary.cache import CachePolicies, CachePolicy
 from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import FailureKind
-from tests.engine.ranks import Rank, job, load
+from tests.engine.ranks import Group, job, load
 from tests.engine.rendering import small
 from tests.engine.test_resume import eight, until
-from worker.ranks.messages import Cancel, Done, Failed, Hello, Loaded, Saved, Step, Stop, Stopped
+from worker.ranks.messages import Cancel, Done, Failed, Loaded, Saved, Step, Stopped
 
 PAIR = ParallelPlan(ranks=2, cfg=2)
 SOLO = ParallelPlan(ranks=2)
 
 
-def start(models, scratch):
+def start(models, scratch) -> Group:
     """Two ranks with the text-to-video miniature."""
-    ranks = [Rank(number, 2, scratch) for number in range(2)]
-    for rank in ranks:
-        rank.hear(Hello)
-        rank.say(load("wan-mini-t2v", models / "wan-mini-t2v", ranks=2))
-    for rank in ranks:
-        assert isinstance(rank.hear(), Loaded)
+    ranks = Group(2, models, scratch)
+    ranks.hold("wan-mini-t2v")
     return ranks
 
 
@@ -33,23 +29,14 @@ def pair(models, tmp_path_factory):
     """Two ranks that live through all tests of this file and leave politely."""
     ranks = start(models, tmp_path_factory.mktemp("pair"))
     yield ranks
-    for rank in ranks:
-        rank.say(Stop())
-    assert [rank.ended() for rank in ranks] == [0, 0]
-    for rank in ranks:
-        rank.end()
-
-
-def ask(pair, command, *kinds):
-    for rank in pair:
-        rank.say(command)
-    return pair[0].hear(*(kinds or (Done, Failed)))
+    ranks.leave()
+    ranks.end()
 
 
 def test_two_ranks_render_what_one_renders(pair, render, tmp_path):
     spec = small()
 
-    done = ask(pair, job(spec, PAIR, tmp_path / "pair.mp4"))
+    done = pair.ask(job(spec, PAIR, tmp_path / "pair.mp4"))
 
     _, alone = render(spec)
     assert done.report.latents_sha256 == alone.latents_sha256
@@ -62,7 +49,7 @@ def test_two_ranks_cache_the_steps_that_one_caches(pair, render, tmp_path):
     spec = small(steps=13)
     command = job(spec, PAIR, tmp_path / "pair.mp4").model_copy(update={"cache": policies})
 
-    done = ask(pair, command)
+    done = pair.ask(command)
 
     _, alone = render(spec, cache=policies)
     assert done.report.latents_sha256 == alone.latents_sha256
@@ -74,7 +61,7 @@ def test_two_ranks_cache_the_steps_that_one_caches(pair, render, tmp_path):
 def test_one_rank_stands_by_without_guidance(pair, render, tmp_path):
     spec = small(guidance_high=1.0)
 
-    done = ask(pair, job(spec, SOLO, tmp_path / "solo.mp4"))
+    done = pair.ask(job(spec, SOLO, tmp_path / "solo.mp4"))
 
     _, alone = render(spec)
     assert done.report.latents_sha256 == alone.latents_sha256
@@ -83,27 +70,27 @@ def test_one_rank_stands_by_without_guidance(pair, render, tmp_path):
 def test_a_cancel_stops_both_and_the_next_job_is_as_in_a_fresh_process(pair, render, tmp_path):
     spec = small()
     endless = job(small(steps=100), PAIR, tmp_path / "endless.mp4", attempt=7)
-    assert ask(pair, endless, Step).step == 1
+    assert pair.ask(endless, Step).step == 1
     pair[0].say(Cancel(video_id=endless.video_id, attempt=7))
     assert 1 <= pair[0].hear(Stopped).step < 100
     assert list(tmp_path.iterdir()) == []
 
-    done = ask(pair, job(spec, PAIR, tmp_path / "next.mp4"))
+    done = pair.ask(job(spec, PAIR, tmp_path / "next.mp4"))
 
     assert done.report.latents_sha256 == render(spec)[1].latents_sha256
 
 
 def test_a_plan_for_two_branches_without_guidance_is_refused_by_both(pair, tmp_path):
-    failed = ask(pair, job(small(guidance_high=1.0), PAIR, tmp_path / "refused.mp4"))
+    failed = pair.ask(job(small(guidance_high=1.0), PAIR, tmp_path / "refused.mp4"))
 
     assert failed.kind == pair[1].hear(Failed).kind == "bad_input"
-    assert isinstance(ask(pair, job(small(), PAIR, tmp_path / "after.mp4")), Done)
+    assert isinstance(pair.ask(job(small(), PAIR, tmp_path / "after.mp4")), Done)
 
 
 def test_one_rank_goes_on_from_what_two_have_saved(pair, render, tmp_path):
     spec = small(steps=60)
     command = job(spec, PAIR, tmp_path / "out.mp4", attempt=8)
-    assert ask(pair, command.model_copy(update={"save_to": str(tmp_path)}), Step).step == 1
+    assert pair.ask(command.model_copy(update={"save_to": str(tmp_path)}), Step).step == 1
     pair[0].say(Cancel(video_id=command.video_id, attempt=8, save=True))
     saved, stopped = pair[0].hear(Saved), pair[0].hear(Stopped)
 
@@ -117,7 +104,7 @@ def test_two_ranks_go_on_from_what_one_has_saved(pair, render, tmp_path):
     saved = until(render, eight(), 4, tmp_path)
     command = job(eight(), PAIR, tmp_path / "out.mp4", attempt=9)
 
-    done = ask(pair, command.model_copy(update={"resume": str(saved)}))
+    done = pair.ask(command.model_copy(update={"resume": str(saved)}))
 
     assert done.report.resumed_at == 4
     assert done.report.latents_sha256 == render(eight())[1].latents_sha256
@@ -128,7 +115,7 @@ def test_two_ranks_begin_anew_when_the_saved_latents_are_damaged(pair, render, t
     saved.write_bytes(b"half")
     command = job(eight(), PAIR, tmp_path / "out.mp4", attempt=10)
 
-    done = ask(pair, command.model_copy(update={"resume": str(saved)}))
+    done = pair.ask(command.model_copy(update={"resume": str(saved)}))
 
     assert done.report.resumed_at is None
     assert done.report.latents_sha256 == render(eight())[1].latents_sha256
@@ -145,24 +132,23 @@ def test_numbers_that_one_rank_loses_end_the_job_on_both_and_the_next_job_runs(
     pair[1].say(load("wan-mini-t2v", ill, ranks=2))
     pair[1].hear(Loaded)
 
-    failed = ask(pair, job(small(), PAIR, tmp_path / "ill.mp4"))
+    failed = pair.ask(job(small(), PAIR, tmp_path / "ill.mp4"))
 
     assert failed.kind == pair[1].hear(Failed).kind == "non_finite"
     assert "at step 1" in failed.message
     pair[1].say(load("wan-mini-t2v", models / "wan-mini-t2v", ranks=2))
     pair[1].hear(Loaded)
-    done = ask(pair, job(small(), PAIR, tmp_path / "well.mp4"))
+    done = pair.ask(job(small(), PAIR, tmp_path / "well.mp4"))
     assert done.report.latents_sha256 == render(small())[1].latents_sha256
 
 
 def test_a_rank_that_loses_the_other_says_so(models, tmp_path):
     pair = start(models, tmp_path)
     try:
-        ask(pair, job(small(steps=100), PAIR, tmp_path / "out.mp4"), Step)
+        pair.ask(job(small(steps=100), PAIR, tmp_path / "out.mp4"), Step)
 
         pair[1].kill()
 
         assert pair[0].hear(Failed).kind is FailureKind.COLLECTIVE
     finally:
-        for rank in pair:
-            rank.end()
+        pair.end()

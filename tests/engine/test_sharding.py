@@ -7,13 +7,13 @@ import torch
 
 from shared.vocabulary.cache import CachePolicies, CachePolicy
 from shared.vocabulary.plan import Build, ParallelPlan, Residency
-from tests.engine.ranks import Rank, job, load, side_by_side
+from tests.engine.ranks import Group, job, side_by_side
 from tests.engine.rendering import small
 from worker.engine.contract import Seat
 from worker.engine.model import loading
 from worker.engine.model.offload import Placement, resting
 from worker.engine.parallel.ranks import Ranks
-from worker.ranks.messages import Done, Failed, Hello, Loaded, Stop
+from worker.ranks.messages import Done
 
 PAIR = ParallelPlan(ranks=2, cfg=2)
 WEIGHTS, TEXT = Build(shard_weights=True), Build(shard_text=True)
@@ -31,36 +31,22 @@ CACHED = CachePolicies(
 @pytest.fixture(scope="module")
 def pair(models, tmp_path_factory):
     """Two ranks with nothing loaded."""
-    scratch = tmp_path_factory.mktemp("pair")
-    ranks = [Rank(number, 2, scratch) for number in range(2)]
-    for rank in ranks:
-        rank.hear(Hello)
+    ranks = Group(2, models, tmp_path_factory.mktemp("pair"))
     yield ranks
-    for rank in ranks:
-        rank.say(Stop())
-    assert [rank.ended() for rank in ranks] == [0, 0]
-    for rank in ranks:
-        rank.end()
+    ranks.leave()
+    ranks.end()
 
 
-def tell(pair, command, *kinds):
-    for rank in pair:
-        rank.say(command)
-    return [rank.hear(*kinds) for rank in (pair if Loaded in kinds else pair[:1])]
-
-
-def rendered(pair, models, tmp_path, spec, build: Build, plan=PAIR, **more):
-    command = load(MODEL, models / MODEL, ranks=2).model_copy(update={"build": build})
-    tell(pair, command, Loaded)
-    command = job(spec, plan, tmp_path / "out.mp4").model_copy(update=more)
-    return tell(pair, command, Done, Failed)[0]
+def rendered(pair, tmp_path, spec, build: Build, plan=PAIR, **more):
+    pair.hold(MODEL, build)
+    return pair.ask(job(spec, plan, tmp_path / "out.mp4").model_copy(update=more))
 
 
 @pytest.mark.parametrize("way", [{"cfg": 2}, {"ulysses": 2}], ids=lambda way: next(iter(way)))
 def test_divided_weights_give_the_bits_of_one_rank(pair, models, render, tmp_path, way):
     spec = small()
 
-    done = rendered(pair, models, tmp_path, spec, WEIGHTS, ParallelPlan(ranks=2, **way))
+    done = rendered(pair, tmp_path, spec, WEIGHTS, ParallelPlan(ranks=2, **way))
 
     assert done.report.latents_sha256 == render(spec)[1].latents_sha256
 
@@ -68,7 +54,7 @@ def test_divided_weights_give_the_bits_of_one_rank(pair, models, render, tmp_pat
 def test_ranks_that_skip_different_blocks_still_meet(pair, models, render, tmp_path):
     spec = small(steps=12)
 
-    done = rendered(pair, models, tmp_path, spec, WEIGHTS, cache=CACHED)
+    done = rendered(pair, tmp_path, spec, WEIGHTS, cache=CACHED)
 
     alone = render(spec, cache=CACHED)[1]
     steps = [step.branches for step in alone.steps]
@@ -82,19 +68,19 @@ def test_divided_weights_and_parts_in_cpu_memory_go_together(pair, models, rende
     residency = Residency(text_encoder=True, experts=True, vae=True, layerwise=True)
     plan = PAIR.model_copy(update={"residency": residency})
 
-    done = rendered(pair, models, tmp_path, spec, BOTH, plan)
+    done = rendered(pair, tmp_path, spec, BOTH, plan)
 
-    again = tell(pair, job(spec, plan, tmp_path / "again.mp4"), Done, Failed)[0]
+    again = pair.ask(job(spec, plan, tmp_path / "again.mp4"))
     assert done.report.latents_sha256 == again.report.latents_sha256
 
 
 def test_a_plan_that_leaves_an_owner_out_is_refused(pair, models, tmp_path):
     spec = small(guidance_high=1.0)
 
-    failed = rendered(pair, models, tmp_path, spec, WEIGHTS, ParallelPlan(ranks=2))
+    failed = rendered(pair, tmp_path, spec, WEIGHTS, ParallelPlan(ranks=2))
 
     assert failed.kind == "bad_input"
-    assert isinstance(rendered(pair, models, tmp_path, small(), WEIGHTS), Done)
+    assert isinstance(rendered(pair, tmp_path, small(), WEIGHTS), Done)
 
 
 def encode(rank: int, scratch: Path, model: Path) -> None:

@@ -5,16 +5,15 @@ import torch
 
 from shared.vocabulary.cache import CachePolicies
 from shared.vocabulary.plan import Build, ParallelPlan
+from tests.engine.ranks import REFERENCE, Group
 from tests.engine.rendering import REF, decoded, small
 from tests.engine.test_mesh import (
     BUILDS,
     CACHED,
     LATE_SWITCH,
     OWN,
-    REFERENCE,
     SINGLE,
     UNGUIDED,
-    Group,
     lanes,
     order,
     saved,
@@ -43,8 +42,7 @@ def group(models, tmp_path_factory):
     """A rank on each GPU."""
     ranks = Group(2, models, tmp_path_factory.mktemp("two"), device="cuda:{}")
     yield ranks
-    for rank in ranks.ranks:
-        rank.end()
+    ranks.end()
 
 
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
@@ -106,10 +104,10 @@ def test_a_cancel_stops_both_and_the_next_job_is_as_ever(group, tmp_path, pictur
     group.hold("wan-mini-t2v", REFERENCE)
     before = group.ask(order(small(), PAIR, tmp_path, picture))
     group.say(order(small(steps=100), PAIR, tmp_path, picture, attempt=2))
-    group.ranks[0].hear(Step)
+    group[0].hear(Step)
 
-    group.ranks[0].say(Cancel(video_id="video_1", attempt=2))
+    group[0].say(Cancel(video_id="video_1", attempt=2))
 
-    assert group.ranks[0].hear(Stopped, Done).type == "stopped"
+    assert group[0].hear(Stopped, Done).type == "stopped"
     after = group.ask(order(small(), PAIR, tmp_path, picture, attempt=3))
     assert after.report.latents_sha256 == before.report.latents_sha256
