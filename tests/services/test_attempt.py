@@ -52,13 +52,6 @@ class Parent:
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "go").touch()
-    return tmp_path / "checkpoint"
-
-
-@pytest.fixture
 def parent(farm, checkpoint):
     made = Parent(farm, checkpoint)
     yield made

@@ -15,13 +15,6 @@ DONE = ["queued", "in_progress", "completed"]
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "go").touch()
-    return tmp_path / "checkpoint"
-
-
-@pytest.fixture
 def parent(farm, checkpoint):
     """A parent whose films are closed when the checkpoint says `close`."""
     made = Parent(farm, checkpoint, "tests.engine.filming:LateFilmmaker")
