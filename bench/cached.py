@@ -43,7 +43,7 @@ _BLOCKS: Final = 40
 def main(to: Path) -> None:
     """Time each step of one run of either, after a short run to warm up."""
     plain = real_size.transformer("a14b")
-    texts = _texts(plain)
+    texts = real_size.prompt(1), real_size.prompt(2)
     ways: dict[str, Callable[[], Ours | CacheDit]] = {
         "bf16": lambda: Ours(plain, texts, "bf16"),
         "fp8": lambda: Ours(plain, texts, "fp8"),
@@ -209,12 +209,6 @@ def _spec(steps: int) -> GenerationSpec:
     return GenerationSpec.model_validate(
         {"model": "wan2.2-t2v-a14b", "prompt": "none", "seed": 1} | size
     )
-
-
-def _texts(plain: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    width = plain.config["text_dim"]
-    cond, uncond = torch.randn(2, 1, 512, width, device="cuda", dtype=torch.bfloat16)
-    return cond, uncond
 
 
 if __name__ == "__main__":

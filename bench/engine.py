@@ -3,6 +3,7 @@
 Every row is a ratio to diffusers (eager, its own attention) or cache-dit, timed in turns with it.
 """
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,9 @@ def main(shapes: tuple[str, ...], rounds: int, to: Path) -> None:
     for name in shapes or _SHAPES:
         rows.append(forwards(name, rounds))
         record(to, rows)
+        torch.compiler.reset()
+        gc.collect()  # a transformer and its new forward know each other
+        torch.cuda.empty_cache()
 
 
 def forwards(name: str, rounds: int) -> dict[str, Any]:

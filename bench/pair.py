@@ -49,8 +49,7 @@ Work = Callable[[], Tensor]
 @click.option("--to", type=click.Path(path_type=Path), default=Path("bench/measured/pair.json"))
 def main(shapes: tuple[str, ...], device: str, rounds: int, to: Path) -> None:
     """Time a guided step's two forwards and a decode, on one rank and divided over two."""
-    context = multiprocessing.get_context("forkserver")  # it has not touched a GPU
-    context.set_forkserver_preload(["worker.engine.engine"])
+    context = multiprocessing.get_context("spawn")  # a fork of a process that knows CUDA has none
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         ranks = [
@@ -72,7 +71,8 @@ def _slower(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         way: [max(pair) for pair in zip(given, second["samples"][way], strict=True)]
         for way, given in first["samples"].items()
     }
-    return row(first["row"], _ALONE, samples, differences=first["differences"])
+    facts = {name: first[name] for name in ("differences", "peak_bytes")}
+    return row(first["row"], _ALONE, samples, **facts)
 
 
 @torch.no_grad()
@@ -88,14 +88,18 @@ def _measure(rank: int, scratch: Path, device: str, shapes: tuple[str, ...], rou
         family, shape = real_size.SHAPES[name]
         for what, make in (("guided step", _steps), ("decode", _decodes)):
             ways = make(ranks, family, shape, device)
-            outputs = {way: work() for way, work in ways.items()}
+            outputs: dict[str, Tensor] = {}
+            peaks: dict[str, int] = {}
+            for way, work in ways.items():
+                outputs[way], peaks[way] = _watched(work, device)
             apart = {way: _apart(given, outputs[_ALONE]) for way, given in outputs.items()}
             del outputs
             samples: dict[str, list[float]] = {way: [] for way in ways}
             for _ in range(rounds):
                 for way, work in ways.items():
                     samples[way].append(_timed(work, together, device))
-            rows.append({"row": f"{name} {what}", "samples": samples, "differences": apart})
+            told = {"row": f"{name} {what}", "samples": samples}
+            rows.append(told | {"differences": apart, "peak_bytes": peaks})
     (scratch / f"{rank}.json").write_text(json.dumps(rows))
     ranks.leave()
 
@@ -108,7 +112,7 @@ def _steps(ranks: Ranks, family: str, shape: tuple[int, ...], device: str) -> di
     attend = forward.install([model], build, torch.device(device))
     given = real_size.inputs(family, shape, device)
     text = given.pop("encoder_hidden_states")
-    texts: dict[Branch, Tensor] = {"cond": text, "uncond": -text}
+    texts: dict[Branch, Tensor] = {"cond": text, "uncond": real_size.prompt(2, device)}
 
     def way(mesh: Mesh) -> Work:
         def work() -> Tensor:
@@ -138,6 +142,15 @@ def _decodes(ranks: Ranks, family: str, shape: tuple[int, ...], device: str) -> 
         return work
 
     return {name: way(ranks.mesh(plan)) for name, plan in _STRIPS.items()}
+
+
+def _watched(work: Work, device: str) -> tuple[Tensor, int]:
+    """What it gives, and the most GPU memory it took on the way; 0 on the CPU."""
+    if device != "cuda":
+        return work(), 0
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    return work(), torch.cuda.max_memory_allocated() - before
 
 
 def _timed(work: Work, together: Mesh, device: str) -> float:

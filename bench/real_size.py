@@ -81,10 +81,15 @@ def vae(family: str, device: str = "cuda") -> AutoencoderKLWan:
 def inputs(family: str, shape: tuple[int, ...], device: str = "cuda") -> dict[str, torch.Tensor]:
     """Draw what a transformer is given, by its names in diffusers; on one timestep or per token."""
     generator = torch.Generator(device).manual_seed(1)
-    latents, text = (
-        torch.randn(1, *size, generator=generator, device=device, dtype=torch.bfloat16)
-        for size in (shape, (512, 4096))
-    )
+    latents = torch.randn(1, *shape, generator=generator, device=device, dtype=torch.bfloat16)
     tokens = shape[1] * (shape[2] // 2) * (shape[3] // 2)
     timestep = torch.full((1, tokens) if family == "5b" else (1,), 700.0, device=device)
+    text = prompt(device=device)
     return {"hidden_states": latents, "timestep": timestep, "encoder_hidden_states": text}
+
+
+def prompt(seed: int = 1, device: str = "cuda") -> torch.Tensor:
+    """Draw an embedded prompt of 120 tokens, [1, 512, 4096] with zeros past its end."""
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens = torch.randn(1, 120, 4096, generator=generator, device=device, dtype=torch.bfloat16)
+    return torch.nn.functional.pad(tokens, (0, 0, 0, 512 - tokens.shape[1]))

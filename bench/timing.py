@@ -58,9 +58,11 @@ def row(name: str, base: str, samples: dict[str, list[float]], **facts: object) 
 def environment() -> dict[str, Any]:
     """Say where this is measured: GPU, driver, clocks, versions."""
     query = "name,driver_version,power.limit,clocks.max.sm,clocks.max.memory"
-    argv = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     cards = [platform.processor() or platform.machine()]
     if torch.cuda.is_available():
+        seen = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        ids = ",".join(f"GPU-{gpu.uuid}" for gpu in seen)
+        argv = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", f"--id={ids}"]
         told = subprocess.run(argv, capture_output=True, text=True, check=True)
         cards = told.stdout.splitlines()
     versions: dict[str, str | None] = {}

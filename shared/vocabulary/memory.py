@@ -19,11 +19,10 @@ _TILE_ROWS: Final = 16  # of the latents, decoded together when the VAE runs in 
 _LEAST_FRAMES: Final = 5
 
 # Live tensors of one forward at its widest, in units of tokens x width x 2 bytes. `reference` was
-# measured on an H200 (A14B, 832x480x81, torch 2.11: 12.6); the others are an upper limit, measured
-# on an H100 with diffusers' blocks compiled (11.5 with A14B, 13.8 with TI2V-5B).
-ACTIVATIONS: Final = MappingProxyType(
-    {"reference": 13.0, "bf16": 14.0, "fp8": 14.0, "fp8_attn": 14.0}
-)
+# measured on an H200 (A14B, 832x480x81, torch 2.11: 12.6); the others follow from our forward: at
+# its attention it holds the stream, the norm, joint projections, queries, keys and the result.
+ACTIVATIONS: Final = MappingProxyType({"reference": 13.0, "bf16": 8.5, "fp8": 9.0, "fp8_attn": 9.0})
+_EXCHANGED: Final = 6.0  # queries, keys and values on their way to other ranks, sent and received
 PER_TOKEN: Final = 33.0  # `reference` with one timestep per token (TI2V-5B, H100)
 
 # From the first to the last: what each costs in speed grows, and a picture's bits change only
@@ -181,6 +180,8 @@ def _forward_bytes(spec: GenerationSpec, layout: ParallelPlan, build: Build) -> 
     else:
         pair = 2 * _TEXT_TOKENS * card.width * _BF16
         kept = _branches(spec, layout) * card.experts * card.blocks * pair
+    if layout.ulysses * layout.ring > 1:
+        wide += _EXCHANGED
     return wide * _states_bytes(spec, layout) + kept
 
 

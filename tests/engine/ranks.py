@@ -25,7 +25,8 @@ from worker.ranks.messages import (
 )
 
 REFERENCE = Build()
-# A server that has imported the engine forks all ranks: each would spend five seconds on that.
+_SPAWNS = multiprocessing.get_context("spawn")  # a fork of a process that knows CUDA has none
+# A server that has imported the engine forks ranks on the CPU: each would spend five seconds on it.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["worker.engine.engine", "worker.ranks.child"])
 
@@ -40,7 +41,8 @@ class Rank:
         argv = ["--rank", str(rank), "--ranks", str(ranks), "--threads", "1"]
         argv += ["--rendezvous", str(scratch / "rendezvous"), "--device", device]
         argv += ["--engine", "tests.engine.fake:Engine"] if fake else []
-        self._process = _FORKS.Process(target=_be, args=(theirs, argv))
+        context = _FORKS if device == "cpu" else _SPAWNS
+        self._process = context.Process(target=_be, args=(theirs, argv))
         self._process.start()
         theirs.close()
         self.beats = 0

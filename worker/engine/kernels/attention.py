@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -30,14 +30,7 @@ class Kernel:
     with_lse: AttendLse | None  # None: it cannot be used in a ring
 
 
-class Kernels(NamedTuple):
-    """What one engine attends with."""
-
-    own: Kernel  # of a video's tokens to each other
-    text: Kernel  # of its tokens to the prompt's; never fp8
-
-
-def choose(wanted: Attention, device: torch.device, *, low: bool, width: int = 128) -> Kernels:
+def choose(wanted: Attention, device: torch.device, *, low: bool, width: int = 128) -> Kernel:
     """Take the fastest backend that is here and right, or the one asked for.
 
     Args:
@@ -45,16 +38,6 @@ def choose(wanted: Attention, device: torch.device, *, low: bool, width: int = 1
         device: where it will run; it is tried there against fp32 arithmetic.
         low: attend in fp8, which only FA3 does.
         width: of one head.
-
-    Raises:
-        EngineFault: kind `bad_input`, when the backend asked for is not here or is wrong.
-    """
-    text = _first_right(wanted, device, width, low=False)
-    return Kernels(_first_right(wanted, device, width, low=True) if low else text, text)
-
-
-def _first_right(wanted: Attention, device: torch.device, width: int, *, low: bool) -> Kernel:
-    """One of `choose`'s kernels.
 
     Raises:
         EngineFault: kind `bad_input`, when the backend asked for is not here or is wrong.

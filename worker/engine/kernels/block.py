@@ -1,16 +1,18 @@
 """Our forward of one Wan block: diffusers' mathematics in fewer passes over memory."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worker.engine.kernels import text as text_kernel
 from worker.engine.kernels.attention import Attend
 from worker.engine.kernels.norm import Norm, Rows
 from worker.engine.kernels.precision import Linear8
 from worker.engine.kernels.rows import add_norm, gated_add, lower, norm_rope
+from worker.engine.kernels.text import Text
 
 Rotary = tuple[Tensor, Tensor]  # cos and sin, [L, d / 2] fp32
 
@@ -18,15 +20,6 @@ Rotary = tuple[Tensor, Tensor]  # cos and sin, [L, d / 2] fp32
 WanBlock = Any
 WanAttention = Any
 FeedForward = Any
-
-
-@dataclass(slots=True)
-class Text:
-    """One prompt as the blocks see it; its keys and values are computed once per block."""
-
-    states: Tensor  # [1, 512, D], embedded
-    attend: Attend
-    keys_values: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +95,7 @@ def _self_attention(
     heads = (attention.heads, -1)
     q = norm_rope(q, attention.norm_q.weight, *rotary, attention.norm_q.eps).unflatten(2, heads)
     k = norm_rope(k, attention.norm_k.weight, *rotary, attention.norm_k.eps).unflatten(2, heads)
-    return _out(attention, attend(q, k, v.unflatten(2, heads)))
+    return _out(attention, attend(q, k, v.unflatten(2, heads)).flatten(2))
 
 
 def _text_attention(attention: WanAttention, normed: Tensor | Rows, text: Text) -> Tensor:
@@ -110,8 +103,8 @@ def _text_attention(attention: WanAttention, normed: Tensor | Rows, text: Text) 
     if attention not in text.keys_values:
         k = attention.norm_k(attention.to_k(text.states)).unflatten(2, heads)
         text.keys_values[attention] = k, attention.to_v(text.states).unflatten(2, heads)
-    q = attention.norm_q(attention.to_q(normed)).unflatten(2, heads)
-    return _out(attention, text.attend(q, *text.keys_values[attention]))
+    q, kept = attention.to_q(normed), text.keys_values[attention]
+    return _out(attention, text_kernel.attend(q, attention.norm_q, kept, text.times))
 
 
 def _feed_forward(ffn: FeedForward, normed: Tensor | Rows) -> Tensor:
@@ -145,5 +138,5 @@ def _joined(*linears: nn.Linear) -> bool:
 
 
 def _out(attention: WanAttention, attended: Tensor) -> Tensor:
-    linear, flat = attention.to_out[0], attended.flatten(2)
-    return linear(lower(flat)) if isinstance(linear, Linear8) else linear(flat)
+    linear = attention.to_out[0]
+    return linear(lower(attended)) if isinstance(linear, Linear8) else linear(attended)

@@ -57,7 +57,7 @@ def install(transformers: Iterable[WanTransformer3DModel], device: torch.device)
     Returns:
         What they all attend with: torch's own choice of a kernel, as diffusers'.
     """
-    native, flash = (choose(name, device, low=False).own for name in ("native", "flash"))
+    native, flash = (choose(name, device, low=False) for name in ("native", "flash"))
     attend = SelfAttention(native.attend, flash.with_lse, native.name)
     for transformer in transformers:
         block: Any  # a WanTransformerBlock

@@ -13,11 +13,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from shared.vocabulary.plan import Build
 from worker.engine.cache.blocks import Blocks, blocks_of
 from worker.engine.kernels import block as own
-from worker.engine.kernels.attention import Kernel, choose
-from worker.engine.kernels.block import Modulation, Rotary, Text
+from worker.engine.kernels.attention import choose
+from worker.engine.kernels.block import Modulation, Rotary
 from worker.engine.kernels.norm import Norm
 from worker.engine.kernels.precision import lower_block
 from worker.engine.kernels.rows import add_norm
+from worker.engine.kernels.text import Text, folded
 from worker.engine.parallel.sequence import SelfAttention
 
 
@@ -39,8 +40,8 @@ def install(
     """
     transformers = list(transformers)
     width = transformers[0].config["attention_head_dim"]
-    kernels = choose(build.attention, device, low=build.precision == "fp8_attn", width=width)
-    attend = SelfAttention(kernels.own.attend, kernels.own.with_lse, kernels.own.name)
+    kernel = choose(build.attention, device, low=build.precision == "fp8_attn", width=width)
+    attend = SelfAttention(kernel.attend, kernel.with_lse, kernel.name)
     for transformer in transformers:
         blocks = blocks_of(transformer)
         for block in blocks.inner:
@@ -51,20 +52,17 @@ def install(
                 own.join_projections(typed.attn1)
             typed.forward = partial(own.forward, typed, attend=attend)
         replaced: Any = transformer
-        replaced.forward = Forward(transformer, blocks, kernels.text)
+        replaced.forward = Forward(transformer, blocks)
     return attend
 
 
 class Forward:
     """A transformer's forward that remembers what does not change between steps."""
 
-    def __init__(
-        self, transformer: WanTransformer3DModel, blocks: Blocks, text_kernel: Kernel
-    ) -> None:
+    def __init__(self, transformer: WanTransformer3DModel, blocks: Blocks) -> None:
         """Keep the modules; nothing is copied."""
         self._transformer = transformer
         self._blocks = blocks
-        self._text_kernel = text_kernel
         self._texts = WeakTensorKeyDictionary()  # a prompt's part goes when its job drops it
         self._rotary: tuple[tuple[int, ...], Rotary] | None = None
 
@@ -103,8 +101,9 @@ class Forward:
 
     def _text(self, states: Tensor) -> Text:
         if states not in self._texts:
-            embedded = self._transformer.condition_embedder.text_embedder(states)
-            self._texts[states] = Text(embedded, self._text_kernel.attend)
+            rows, times = folded(states)
+            embedded = self._transformer.condition_embedder.text_embedder(rows)
+            self._texts[states] = Text(embedded, times)
         return self._texts[states]
 
     def _time(self, timestep: Tensor, like: Tensor, first: int) -> tuple[Tensor, Modulation]:
