@@ -8,7 +8,7 @@ as many as warm-up and the limit on steps in a row allow, and both measure each 
 import gc
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from bench.timing import record, row
 from shared.vocabulary.cache import CachePolicies, CachePolicy
 from shared.vocabulary.plan import ParallelPlan, Precision
 from shared.vocabulary.spec import GenerationSpec
+from worker.engine.cache.blocks import blocks_of
 from worker.engine.cache.job_cache import JobCache
 from worker.engine.contract import Hooks, Order, Seat, StepDone, Word
 from worker.engine.denoise.resume import Saves
@@ -66,17 +67,16 @@ def _rows(steps: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     whole: dict[str, list[float]] = {
         way: [sum(step["ms"] for step in run)] for way, run in steps.items()
     }
-    beyond: dict[str, list[float]] = {}
-    for way, run in steps.items():
-        computed = [step["ms"] for step in run if not step["cached"]]
-        # both kinds of step have the same rest beside their blocks: 2 of 80 are run, or all
-        full = sorted(computed)[len(computed) // 2]
-        beyond[way] = [(_BLOCKS * s["ms"] - full) / (_BLOCKS - 1) for s in run if s["cached"]]
+    reused = {way: [step["ms"] for step in run if step["cached"]] for way, run in steps.items()}
+    beyond = {
+        way: [s["ms"] - s["first_ms"] for s in run if s["cached"]] for way, run in steps.items()
+    }
     patterns = {way: "".join("Xc"[step["cached"]] for step in run) for way, run in steps.items()}
     memory = {way: max(step["bytes"] for step in run) for way, run in steps.items()}
     print(f"patterns: {patterns}\nmemory of the caches: {memory}")
     return [
         row("denoise 40 steps, cached", base, whole, patterns=patterns, steps=steps),
+        row("cached CFG step", base, reused),
         row("cached CFG step beyond its first block", base, beyond, cache_bytes=memory),
     ]
 
@@ -88,6 +88,7 @@ class Ours:
         """Make both experts of the same weights."""
         self._experts = [ours(plain, precision) for _ in range(2)]
         self._texts = texts
+        self._first = _Watch(blocks_of(expert).inner[0] for expert in self._experts)
 
     def run(self, steps: int) -> list[dict[str, Any]]:
         """Denoise; gives each step's time, decision and cache."""
@@ -114,7 +115,29 @@ class Ours:
             ranks = Ranks(Seat(0, 1, Path(folder) / "meet", "cuda:0", 8))
             denoise(experts, scene, spec, ranks.mesh(plan), hooks, saves)
         cache.close()
-        return told
+        return self._first.told(told)
+
+
+class _Watch:
+    """Times the first block of each expert; it runs once per branch."""
+
+    def __init__(self, first_blocks: Iterable[torch.nn.Module]) -> None:
+        self._marks: list[torch.cuda.Event] = []
+        for block in first_blocks:
+            block.register_forward_pre_hook(self._mark)
+            block.register_forward_hook(self._mark)
+
+    def _mark(self, *_: object) -> None:
+        self._marks.append(torch.cuda.Event(enable_timing=True))
+        self._marks[-1].record()
+
+    def told(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add to each guided step the time of its two first blocks."""
+        torch.cuda.synchronize()
+        marks, self._marks = self._marks, []
+        times = [a.elapsed_time(b) for a, b in zip(marks[::2], marks[1::2], strict=True)]
+        pairs = zip(times[::2], times[1::2], strict=True)
+        return [step | {"first_ms": sum(pair)} for step, pair in zip(steps, pairs, strict=True)]
 
 
 class CacheDit:
@@ -168,10 +191,15 @@ class CacheDit:
         torch.cuda.synchronize()
         times = [a.elapsed_time(b) for a, b in itertools.pairwise(marks)]
         cached = self._cached(steps)
-        return [
+        told = [
             {"ms": ms, "cached": i in cached, "bytes": held}
             for i, (ms, held) in enumerate(zip(times, taken, strict=True))
         ]
+        # Hooks would break the compiled blocks up. Both kinds of step have the same rest beside
+        # their blocks: 2 of 80 are run, or all.
+        computed = sorted(step["ms"] for step in told if not step["cached"])
+        full = computed[len(computed) // 2]
+        return [step | {"first_ms": (full - step["ms"]) / (_BLOCKS - 1)} for step in told]
 
     def _set_up(self, steps: int) -> None:
         pipe = self._pipe

@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline
-from transformers import UMT5Config, UMT5EncoderModel
 
-from bench import real_size
+from bench import checkpoints
 from bench.timing import record
-from mini.build import build, tokenizer
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import GenerationSpec
@@ -38,7 +34,7 @@ _PLAN: Final = ParallelPlan(ranks=1)
 def main(model: str, device: str, steps: int, to: Path) -> None:
     """Render two videos in a row, then stop a third in the middle of a step."""
     with tempfile.TemporaryDirectory() as folder:
-        _write(model, Path(folder))
+        checkpoints.write(model, Path(folder))
         group = RankGroup(Layout(1, device, _ENGINE, start_s=120, load_s=600, hang_s=300))
         group.start()
         try:
@@ -105,36 +101,6 @@ class _Jobs:
         )
         out = str(self._folder / f"{number}.mp4")
         return Generate(video_id=f"video_{number}", attempt=1, spec=spec, plan=_PLAN, out=out)
-
-
-def _write(model: str, models: Path) -> None:
-    """Write the checkpoint."""
-    if model.startswith("wan-mini-"):
-        build(MODELS[model], models)
-        return
-    config = UMT5Config(
-        vocab_size=256384,
-        d_model=4096,
-        d_kv=64,
-        d_ff=10240,
-        num_layers=2,
-        num_heads=64,
-        feed_forward_proj="gated-gelu",
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    with torch.device("cuda"):
-        encoder: Any = UMT5EncoderModel(config)
-    kind: Any = WanPipeline
-    pipe = kind(
-        tokenizer=tokenizer(),
-        text_encoder=encoder.to(torch.bfloat16).eval(),
-        vae=real_size.vae("5b"),
-        scheduler=UniPCMultistepScheduler(),
-        transformer=real_size.transformer("5b"),
-        expand_timesteps=True,
-    )
-    pipe.save_pretrained(models / MODELS[model].directory)
 
 
 if __name__ == "__main__":

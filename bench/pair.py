@@ -9,6 +9,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,12 +119,14 @@ def _steps(ranks: Ranks, family: str, shape: tuple[int, ...], device: str) -> di
         def work() -> Tensor:
             attend.divide(mesh.sequence)
             wrapped.sequence = mesh.sequence
-            return torch.cat(mesh.branches(predict))
+            latents = given["hidden_states"].clone()  # a new step: its branches share nothing older
+            return torch.cat(mesh.branches(partial(predict, latents)))
 
         return work
 
-    def predict(branch: Branch) -> Tensor:
-        return model(**given, encoder_hidden_states=texts[branch])[0]
+    def predict(latents: Tensor, branch: Branch) -> Tensor:
+        step = given | {"hidden_states": latents, "encoder_hidden_states": texts[branch]}
+        return model(**step)[0]
 
     return {name: way(ranks.mesh(plan)) for name, plan in _PLANS.items()}
 

@@ -9,7 +9,9 @@ from typing import Any, Final
 _ROOT: Final = Path(__file__).parents[1]
 _MEASURED: Final = _ROOT / "bench" / "measured"
 _BETWEEN: Final = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
-_COMPARED: Final = ("engine", "cached", "decode", "pair")  # what may be on record, in this order
+_COMPARED: Final = (  # what may be on record, in this order
+    "engine", "cached", "decode", "pair", "jobs-a14b", "jobs-5b", "jobs-a14b-2", "jobs-5b-2",
+)  # fmt: skip
 _ALONE: Final = ("job",)
 _REFERENCES: Final = ("diffusers", "cache-dit", "1 rank")
 

@@ -121,8 +121,8 @@ _T2V_A14B: Final = Model(
     ffn=13824,
     expert_parameters=14_290_000_000,
     vae_parameters=126_892_531,
-    decode_bytes_per_pixel=19_300,
-    reference_decode_bytes_per_pixel=11_200,
+    decode_bytes_per_pixel=15_500,
+    reference_decode_bytes_per_pixel=11_600,
     negative_prompt=WAN_NEGATIVE_PROMPT,
 )
 _I2V_A14B: Final = Model(
@@ -149,8 +149,8 @@ _I2V_A14B: Final = Model(
     ffn=13824,
     expert_parameters=14_290_000_000,
     vae_parameters=126_892_531,
-    decode_bytes_per_pixel=19_300,
-    reference_decode_bytes_per_pixel=11_200,
+    decode_bytes_per_pixel=15_500,
+    reference_decode_bytes_per_pixel=11_600,
     negative_prompt=WAN_NEGATIVE_PROMPT,
 )
 _TI2V_5B: Final = Model(
@@ -177,8 +177,8 @@ _TI2V_5B: Final = Model(
     ffn=14336,
     expert_parameters=5_000_000_000,
     vae_parameters=704_688_668,
-    decode_bytes_per_pixel=15_000,
-    reference_decode_bytes_per_pixel=11_500,
+    decode_bytes_per_pixel=12_600,
+    reference_decode_bytes_per_pixel=11_600,
     negative_prompt=WAN_NEGATIVE_PROMPT,
     expand_timesteps=True,
 )
@@ -211,8 +211,8 @@ def _miniature(task: Task, like: Model, *, size_multiple: int) -> Model:
         expert_parameters=215_000,
         text_parameters=25_000,
         vae_parameters=800_000,
-        decode_bytes_per_pixel=19_300,
-        reference_decode_bytes_per_pixel=11_500,
+        decode_bytes_per_pixel=15_500,
+        reference_decode_bytes_per_pixel=11_600,
         negative_prompt="",
         expand_timesteps=like.expand_timesteps,
     )

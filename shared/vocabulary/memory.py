@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
 from shared.vocabulary.cache import CachePolicies
 from shared.vocabulary.catalog import Size
-from shared.vocabulary.plan import Build, ParallelPlan, Residency
+from shared.vocabulary.plan import Build, ParallelPlan, Precision, Residency
 from shared.vocabulary.spec import GenerationSpec
 
 SHARE: Final = 0.94  # of a card; the rest is for fragments
@@ -18,12 +17,14 @@ _TEXT_TOKENS: Final = 512
 _TILE_ROWS: Final = 16  # of the latents, decoded together when the VAE runs in tiles
 _LEAST_FRAMES: Final = 5
 
-# Live tensors of one forward at its widest, in units of tokens x width x 2 bytes. `reference` was
-# measured on an H200 (A14B, 832x480x81, torch 2.11: 12.6); the others follow from our forward: at
-# its attention it holds the stream, the norm, joint projections, queries, keys and the result.
-ACTIVATIONS: Final = MappingProxyType({"reference": 13.0, "bf16": 8.5, "fp8": 9.0, "fp8_attn": 9.0})
-_EXCHANGED: Final = 6.0  # queries, keys and values on their way to other ranks, sent and received
-PER_TOKEN: Final = 33.0  # `reference` with one timestep per token (TI2V-5B, H100)
+# Live tensors of one forward of diffusers at its widest, in units of tokens x width x 2 bytes:
+# measured on an H200 (A14B, 832x480x81, torch 2.11: 12.6), and on an H100 with one timestep per
+# token (TI2V-5B).
+_REFERENCE: Final = 13.0
+_REFERENCE_PER_TOKEN: Final = 33.0
+# What tokens and heads on their way to other ranks add, in the same units of one rank's share.
+_ULYSSES: Final = 6.0
+_RING: Final = 10.0
 
 # From the first to the last: what each costs in speed grows, and a picture's bits change only
 # where nothing else would do.
@@ -172,17 +173,29 @@ def _expert_bytes(spec: GenerationSpec, layout: ParallelPlan, build: Build) -> t
 
 def _forward_bytes(spec: GenerationSpec, layout: ParallelPlan, build: Build) -> float:
     """Activations at their widest, and the prompt's keys and values where they are kept."""
-    card = spec.card
-    wide = ACTIVATIONS[build.precision]
-    if build.precision == "reference":
-        kept = 0
-        wide = PER_TOKEN if card.expand_timesteps else wide
-    else:
-        pair = 2 * _TEXT_TOKENS * card.width * _BF16
-        kept = _branches(spec, layout) * card.experts * card.blocks * pair
-    if layout.ulysses * layout.ring > 1:
-        wide += _EXCHANGED
+    pair = 2 * _TEXT_TOKENS * spec.card.width * _BF16
+    kept = _branches(spec, layout) * spec.card.experts * spec.card.blocks * pair
+    kept = 0 if build.precision == "reference" else kept
+    exchanged = _RING if layout.ring > 1 else _ULYSSES if layout.ulysses > 1 else 0
+    wide = _activations(spec, layout, build.precision) + exchanged
     return wide * _states_bytes(spec, layout) + kept
+
+
+def _activations(spec: GenerationSpec, layout: ParallelPlan, precision: Precision) -> float:
+    """Live tensors of one forward at its widest, in units of [tokens, width] in bf16.
+
+    Those of our own forward are counted in `worker/engine/kernels/block.py`: the tokens as
+    embedded, the stream, its norm (half as large in fp8), and either projections, queries, keys,
+    values and the result of the attention, or what the feed-forward makes of them.
+    """
+    card = spec.card
+    if precision == "reference":
+        return _REFERENCE_PER_TOKEN if card.expand_timesteps else _REFERENCE
+    inner = card.ffn / card.width
+    attending = {"bf16": 9.0, "fp8": 6.5, "fp8_attn": 8.0}[precision]
+    feeding = 5 + inner if precision == "bf16" else 3.5 + 1.5 * inner
+    opening = _branches(spec, layout) - 1  # the first block's attention waits for the other branch
+    return max(attending, feeding) + opening
 
 
 def _decode_bytes(spec: GenerationSpec, layout: ParallelPlan, build: Build) -> float:

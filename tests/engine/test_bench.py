@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bench import cache, job, pair
+from bench import cache, job, jobs, pair
 
 
 def ran(command, to, *words: str) -> list[dict]:
@@ -30,6 +30,18 @@ def test_jobs_are_timed_from_one_to_the_next(tmp_path):
 
     assert [row["row"].partition(" ")[0] for row in rows] == ["load", "job", "idle", "cancel"]
     assert all(row["seconds"] > 0 for row in rows)
+
+
+@pytest.mark.long
+def test_whole_jobs_are_timed_beside_diffusers(tmp_path):
+    told = CliRunner().invoke(
+        jobs.main, ["--model", "wan-mini-t2v", "--steps", "4", "--to", str(tmp_path / "jobs.json")]
+    )
+
+    assert told.exit_code == 0, told.output
+    whole, distilled = json.loads((tmp_path / "jobs.json").read_text())["rows"]
+    assert set(whole["ratio"]) == {"diffusers", "bf16", "bf16, cached"}
+    assert set(distilled["ratio"]) == {"bf16"}
 
 
 @pytest.mark.long

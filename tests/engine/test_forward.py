@@ -1,11 +1,14 @@
 """Our own forward: diffusers' mathematics, on the CPU and whatever stands between the blocks."""
 
+from collections import Counter
+
 import pytest
 import torch
 
 from shared.vocabulary.plan import Build
 from shared.vocabulary.spec import FailureKind
 from tests.engine.rendering import ALONE, REF, Render, small
+from worker.engine.cache.blocks import blocks_of
 from worker.engine.faults import EngineFault
 
 OWN = Build(precision="bf16")
@@ -54,6 +57,22 @@ def test_a_prompts_keys_and_values_are_forgotten_with_its_job(own):
     texts = [expert.forward._texts for expert in own.engine._parts.experts.values()]
 
     assert [len(kept) for kept in texts] == [0, 0]
+
+
+def test_both_branches_of_a_step_share_the_first_blocks_self_attention(own):
+    own.load("wan-mini-ti2v")
+    first, second = blocks_of(own.engine._parts.high).inner[:2]
+    calls = Counter()
+    handles = [
+        block.attn1.to_q.register_forward_hook(lambda *_, name=name: calls.update([name]))
+        for name, block in (("first", first), ("second", second))
+    ]
+
+    own(small("wan-mini-ti2v", steps=5))
+
+    for handle in handles:
+        handle.remove()
+    assert calls == {"first": 5 + 1, "second": 2 * 5}  # a job's first step does not know of two
 
 
 @pytest.mark.parametrize("precision", ["fp8", "fp8_attn"])

@@ -1,6 +1,8 @@
 """What fits where: predictions against recorded peaks, and the ladder of residencies."""
 
 import contextlib
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -19,6 +21,7 @@ from shared.vocabulary.memory import (
 from shared.vocabulary.plan import Build, ParallelPlan, Residency
 from shared.vocabulary.spec import GenerationSpec, ImageRef
 
+RECORDS = Path(__file__).parents[2] / "bench" / "measured"
 ALONE = ParallelPlan(ranks=1)
 A14B, TI2V = "wan2.2-t2v-a14b", "wan2.2-ti2v-5b"
 BF16, REFERENCE = Build(precision="bf16"), Build()
@@ -59,6 +62,15 @@ def test_predictions_are_within_a_tenth_of_recorded_peaks(
     assert predicted == pytest.approx(recorded_gb * GB, rel=0.1)
 
 
+def test_what_a_decode_is_predicted_to_hold_was_measured():
+    told = json.loads((RECORDS / "decode.json").read_text())["rows"]
+    for row, (card, size) in zip(told, ((MODELS[A14B], SD), (MODELS[TI2V], WIDE)), strict=True):
+        pixels, weights = size.width * size.height, 2 * card.vae_parameters
+        ours, theirs = (row["peak_bytes"][way] - weights for way in ("ours", "diffusers"))
+        assert card.decode_bytes_per_pixel * pixels == pytest.approx(ours, rel=0.03)
+        assert card.reference_decode_bytes_per_pixel * pixels == pytest.approx(theirs, rel=0.03)
+
+
 FEWER = {"text_encoder": True, "experts": True}
 ALL = FEWER | {"vae": True, "layerwise": True}
 
@@ -76,7 +88,8 @@ ALL = FEWER | {"vae": True, "layerwise": True}
         (WIDE, 48, {}),
         (WIDE, 32, {"text_encoder": True}),
         (WIDE, 24, FEWER),
-        (WIDE, 16, ALL | {"tiled_vae": True}),
+        (WIDE, 16, ALL),
+        (WIDE, 14, ALL | {"tiled_vae": True}),
     ],
     ids=lambda value: None if isinstance(value, dict) else str(getattr(value, "tokens", value)),
 )

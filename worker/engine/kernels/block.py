@@ -1,5 +1,6 @@
 """Our forward of one Wan block: diffusers' mathematics in fewer passes over memory."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +23,36 @@ WanAttention = Any
 FeedForward = Any
 
 
+@dataclass(slots=True)
+class Opening:
+    """The first block's self-attention, which both guidance branches of a step have in common."""
+
+    block: WanBlock
+    update: Tensor | None = None  # [1, L, D], from one branch, until the other takes it
+
+    def take(self) -> Tensor | None:
+        """Give what was kept, if anything, and keep it no longer."""
+        taken, self.update = self.update, None
+        return taken
+
+
 @dataclass(frozen=True, slots=True)
 class Modulation:
     """What a step's timesteps do to all blocks."""
 
     values: Tensor  # [6, S, D]; S is 2 where the first tokens have a timestep of their own
     first: int  # tokens that take row 0; all of them when S is 1
+    opening: Opening | None  # None where one branch is computed
+
+    def opening_of(self, block: WanBlock) -> Opening | None:
+        """What a block can share with the other branch; None unless it is the first."""
+        return self.opening if self.opening and self.opening.block is block else None
 
     def cut(self, tokens: slice) -> "Modulation":
         """The same for some of the tokens alone."""
         count = tokens.stop - tokens.start
-        return Modulation(self.values, min(max(self.first - tokens.start, 0), count))
+        first = min(max(self.first - tokens.start, 0), count)
+        return dataclasses.replace(self, first=first)
 
 
 def forward(
@@ -49,7 +69,8 @@ def forward(
         block: diffusers' block, its linears perhaps lowered to fp8.
         hidden: [1, L, D] in the model's dtype.
         text: the prompt.
-        modulation: shift, scale and gate of the self-attention and of the feed-forward.
+        modulation: shift, scale and gate of the self-attention and of the feed-forward, and what
+            the other branch may have left.
         rotary: the angles of each token.
         attend: the self-attention; it may exchange with the ranks of a sequence.
 
@@ -61,18 +82,23 @@ def forward(
     shift, scale, gate, ff_shift, ff_scale, ff_gate = table.unbind(0)
     first = modulation.first
 
-    before = Norm(1 + scale, shift, first, block.norm1.eps)
-    hidden, normed = add_norm(hidden, before, low=low)
-    update = _self_attention(block.attn1, normed, rotary, attend)
+    opening = modulation.opening_of(block)
+    update = opening.take() if opening else None
+    if update is None:
+        before = Norm(1 + scale, shift, first, block.norm1.eps)
+        _, normed = add_norm(hidden, before, low=low)
+        update = _self_attention(block.attn1, normed, rotary, attend)
+        if opening:
+            opening.update = update
 
     affine = block.norm2
     weight, bias = (x.float().expand_as(scale).contiguous() for x in (affine.weight, affine.bias))
     across = Norm(weight, bias, first, affine.eps)
     hidden, normed = add_norm(hidden, across, update, gate, low=low)
-    update = _text_attention(block.attn2, normed, text)
+    del update  # memory is tightest in the layers that follow
 
     last = Norm(1 + ff_scale, ff_shift, first, block.norm3.eps)
-    hidden, normed = add_norm(hidden, last, update, low=low)
+    hidden, normed = add_norm(hidden, last, _text_attention(block.attn2, normed, text), low=low)
     return gated_add(hidden, _feed_forward(block.ffn, normed), ff_gate, first)
 
 
@@ -91,11 +117,19 @@ def join_projections(attention: WanAttention) -> None:
 def _self_attention(
     attention: WanAttention, normed: Tensor | Rows, rotary: Rotary, attend: Attend
 ) -> Tensor:
+    attended = attend(*_turned(attention, normed, rotary))  # they are gone when it is projected
+    return _out(attention, attended.flatten(2))
+
+
+def _turned(
+    attention: WanAttention, normed: Tensor | Rows, rotary: Rotary
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, normed and turned by their angles, and values; [1, L, H, d] each."""
     q, k, v = _projections(attention, normed)
+    q = norm_rope(q, attention.norm_q.weight, *rotary, attention.norm_q.eps)
+    k = norm_rope(k, attention.norm_k.weight, *rotary, attention.norm_k.eps)
     heads = (attention.heads, -1)
-    q = norm_rope(q, attention.norm_q.weight, *rotary, attention.norm_q.eps).unflatten(2, heads)
-    k = norm_rope(k, attention.norm_k.weight, *rotary, attention.norm_k.eps).unflatten(2, heads)
-    return _out(attention, attend(q, k, v.unflatten(2, heads)).flatten(2))
+    return q.unflatten(2, heads), k.unflatten(2, heads), v.unflatten(2, heads)
 
 
 def _text_attention(attention: WanAttention, normed: Tensor | Rows, text: Text) -> Tensor:

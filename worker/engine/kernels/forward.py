@@ -14,7 +14,7 @@ from shared.vocabulary.plan import Build
 from worker.engine.cache.blocks import Blocks, blocks_of
 from worker.engine.kernels import block as own
 from worker.engine.kernels.attention import choose
-from worker.engine.kernels.block import Modulation, Rotary
+from worker.engine.kernels.block import Modulation, Opening, Rotary
 from worker.engine.kernels.norm import Norm
 from worker.engine.kernels.precision import lower_block
 from worker.engine.kernels.rows import add_norm
@@ -64,6 +64,7 @@ class Forward:
         self._transformer = transformer
         self._blocks = blocks
         self._texts = WeakTensorKeyDictionary()  # a prompt's part goes when its job drops it
+        self._openings = WeakTensorKeyDictionary()  # by a step's latents, and gone with them
         self._rotary: tuple[tuple[int, ...], Rotary] | None = None
 
     def __call__(
@@ -76,7 +77,7 @@ class Forward:
         """Predict the flow.
 
         Args:
-            hidden_states: [1, C_in, F, h, w].
+            hidden_states: [1, C_in, F, h, w]; the same tensor for both branches of a step.
             timestep: [1], or one per token, [1, L]. The tokens of the first latent frame then
                 share one value and all later ones share another, as Wan2.2's do.
             encoder_hidden_states: [1, 512, D_text]; the same tensor for all steps of a job.
@@ -93,7 +94,8 @@ class Forward:
             timestep = torch.stack([timestep[0, 0], timestep[0, -1]])
 
         text = self._text(encoder_hidden_states)
-        time, modulation = self._time(timestep, encoder_hidden_states, first)
+        time, values = self._time(timestep, encoder_hidden_states)
+        modulation = Modulation(values, first, self._opening(hidden_states))
         hidden = self._blocks(
             self._embed(hidden_states), text, modulation, self._angles(hidden_states)
         )
@@ -106,14 +108,22 @@ class Forward:
             self._texts[states] = Text(embedded, times)
         return self._texts[states]
 
-    def _time(self, timestep: Tensor, like: Tensor, first: int) -> tuple[Tensor, Modulation]:
+    def _opening(self, latents: Tensor) -> Opening | None:
+        """What the branches of a step share: all up to the first attention to the text."""
+        if len(self._texts) == 1:
+            return None
+        if latents not in self._openings:
+            self._openings[latents] = Opening(self._blocks.inner[0])
+        return self._openings[latents]
+
+    def _time(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Embed the timesteps: [S, D] for the head and [6, S, D] for the blocks."""
         embedder = self._transformer.condition_embedder
         waves = embedder.timesteps_proj(timestep)
         waves = waves.to(embedder.time_embedder.linear_1.weight.dtype)
         time = embedder.time_embedder(waves).type_as(like)
         values = embedder.time_proj(F.silu(time)).unflatten(1, (6, -1)).transpose(0, 1)
-        return time, Modulation(values.contiguous(), first)
+        return time, values.contiguous()
 
     def _embed(self, latents: Tensor) -> Tensor:
         """Patches of (1, 2, 2) as tokens, [1, L, D]: a convolution without overlap is a product."""

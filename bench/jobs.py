@@ -1,0 +1,168 @@
+"""Whole jobs by the clock, from the order to the closed file: `python -m bench.jobs`.
+
+A job is one video of the model's own size, frames and steps, on ranks as a worker starts them.
+diffusers' pipeline renders the same at the same time where a GPU is left for it, else afterwards;
+writing a file is not in its time. Weights are random and of real size, so cached jobs take a
+threshold that nothing reaches: they cache as much as warm-up and the limit in a row allow.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import torch
+from diffusers import WanPipeline
+
+from bench import checkpoints
+from bench.timing import record, row
+from shared.vocabulary.cache import CachePolicies, CachePolicy
+from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.plan import Build, ParallelPlan, Precision
+from shared.vocabulary.spec import GenerationSpec
+from worker.ranks.group import Layout, RankGroup
+from worker.ranks.messages import Generate, Load
+
+_ENGINE: Final = "worker.engine.engine:Engine"
+_POLICY: Final = CachePolicy(rdt=0.999, taylorseer=True)
+_UNGUIDED: Final = {"guidance_high": 1.0, "guidance_low": 1.0}
+_THEIRS: Final = "diffusers"
+_WHOLE: Final = ""  # the kind of the job with all steps
+
+
+@click.command()
+@click.option(
+    "--model", type=click.Choice(checkpoints.BENCHED), default="wan2.2-t2v-a14b", show_default=True
+)
+@click.option("--ranks", type=click.IntRange(1, 2), default=1, show_default=True)
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(["bf16", "fp8", "fp8_attn"]),
+    default=("bf16",), show_default=True,
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), help="Instead of the model's own.")
+@click.option("--theirs/--no-theirs", default=True, help="Whether diffusers renders it too.")
+@click.option("--to", type=click.Path(path_type=Path), default=Path("bench/measured/jobs.json"))
+def main(
+    model: str, ranks: int, precisions: tuple[Precision, ...], steps: int | None, *,
+    theirs: bool, to: Path,
+) -> None:  # fmt: skip
+    """Render each kind of job once, after a short one to warm up."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
+        directory = checkpoints.write(model, Path(folder))
+        spec = _spec(model, steps)
+        spare = torch.cuda.device_count() > ranks
+        place = f"cuda:{ranks if spare else 0}" if torch.cuda.is_available() else "cpu"
+        render = partial(_diffusers, directory, spec, place)
+        waiting = beside.submit(render) if theirs and spare else None
+        samples: dict[str, dict[str, list[float]]] = {}  # by kind of job and who renders it
+        for precision in precisions:
+            for kind, way, ms in _Jobs(Path(folder), spec, ranks).run(precision):
+                samples.setdefault(kind, {})[way] = [ms]
+        if theirs:
+            ms = waiting.result() if waiting else render()
+            samples[_WHOLE] = {_THEIRS: [ms], **samples[_WHOLE]}
+    shape = f"{model} {spec.width}x{spec.height}x{spec.frames}"
+    rows = [
+        row(f"job {shape}, {kind or f'{spec.steps} steps'}", next(iter(ways)), ways, ranks=ranks)
+        for kind, ways in samples.items()
+    ]
+    record(to, rows)
+
+
+class _Jobs:
+    """The jobs of one class, on a group of their own."""
+
+    def __init__(self, folder: Path, spec: GenerationSpec, ranks: int) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        layout = Layout(ranks, device, _ENGINE, start_s=120, load_s=600, hang_s=300)
+        self._group = RankGroup(layout)
+        self._folder = folder
+        self._spec = spec
+        self._ranks = ranks
+        self._number = 0
+
+    def run(self, precision: Precision) -> Iterator[tuple[str, str, float]]:
+        """Give the kind of each job, who renders it, and its milliseconds."""
+        spec, card = self._spec, self._spec.card
+        cache = CachePolicies(high=_POLICY, low=_POLICY if card.experts > 1 else None)
+        self._group.start()
+        try:
+            load = Load(
+                model=spec.model,
+                directory=str(self._folder / card.directory),
+                plan=self._plan(spec),
+                build=Build(precision=precision),
+            )
+            self._group.load(load)
+            self._render(_changed(spec, steps=2))
+            yield _WHOLE, precision, self._render(spec)
+            yield _WHOLE, f"{precision}, cached", self._render(spec, cache)
+            if card.experts > 1:
+                distilled = _changed(spec, steps=4, **_UNGUIDED)
+                self._render(_changed(spec, steps=2, **_UNGUIDED))
+                yield "4 steps without guidance", precision, self._render(distilled)
+        finally:
+            self._group.stop()
+
+    def _plan(self, spec: GenerationSpec) -> ParallelPlan:
+        if self._ranks == 1:
+            return ParallelPlan(ranks=1)
+        return ParallelPlan(ranks=2, cfg=2) if spec.guided else ParallelPlan(ranks=2, ulysses=2)
+
+    def _render(self, spec: GenerationSpec, cache: CachePolicies | None = None) -> float:
+        self._number += 1
+        order = Generate(
+            video_id=f"video_{self._number}",
+            attempt=1,
+            spec=spec,
+            plan=self._plan(spec),
+            out=str(self._folder / f"{self._number}.mp4"),
+            cache=cache,
+        )
+        began = time.monotonic()
+        closing = self._group.generate(order, lambda _: None)
+        while not closing.done():
+            self._group.close_some()
+        closing.result()
+        return (time.monotonic() - began) * 1000
+
+
+def _diffusers(directory: Path, spec: GenerationSpec, place: str) -> float:
+    """Milliseconds of the whole pipeline in bf16, its pictures in CPU memory at the end."""
+    kind: Any = WanPipeline
+    pipe = kind.from_pretrained(directory, dtype=torch.bfloat16).to(place)
+    pipe.set_progress_bar_config(disable=True)
+    told = {
+        "prompt": spec.prompt,
+        "negative_prompt": spec.negative_prompt,
+        "width": spec.width,
+        "height": spec.height,
+        "num_frames": spec.frames,
+        "guidance_scale": spec.guidance_high,
+        "guidance_scale_2": spec.guidance_low,
+    }
+    pipe(**told, num_inference_steps=2)
+    began = time.monotonic()
+    pipe(**told, num_inference_steps=spec.steps)
+    return (time.monotonic() - began) * 1000
+
+
+def _spec(model: str, steps: int | None) -> GenerationSpec:
+    """The model's own video; of A14B's sizes the smaller."""
+    card = MODELS[model]
+    size = min(card.native_sizes, key=lambda size: (size.width * size.height, -size.width))
+    given = {"model": model, "prompt": "a lighthouse in a storm", "seed": 1}
+    shape = {"width": size.width, "height": size.height, "steps": steps or card.steps}
+    return GenerationSpec.model_validate(given | shape)
+
+
+def _changed(spec: GenerationSpec, **fields: object) -> GenerationSpec:
+    return GenerationSpec.model_validate(spec.model_dump(exclude_unset=True) | fields)
+
+
+if __name__ == "__main__":
+    main()
