@@ -116,17 +116,16 @@ def download(session: Session, video_id: str, target: Path, *, variant: str = "v
         FarmError: when there is no such file, it arrives damaged, or it cannot be written.
     """
     ask = Ask("GET", f"/v1/videos/{video_id}/content", params={"variant": variant})
-    with session.api.answer(ask) as response:
+    with _writing(target) as out, session.api.answer(ask) as response:
         expected = response.headers.get("ETag", "").strip('"')
         digest = hashlib.sha256()
-        with _writing(target) as out:
-            for chunk in response.iter_bytes(_CHUNK):
-                digest.update(chunk)
-                out.write(chunk)
-            if len(expected) == digest.digest_size * 2 and digest.hexdigest() != expected:
-                raise FarmError(
-                    Exit.ERROR, "The file arrived damaged: its sha256 is another. Try again."
-                )
+        for chunk in response.iter_bytes(_CHUNK):
+            digest.update(chunk)
+            out.write(chunk)
+        if len(expected) == digest.digest_size * 2 and digest.hexdigest() != expected:
+            raise FarmError(
+                Exit.ERROR, "The file arrived damaged: its sha256 is another. Try again."
+            )
     return target
 
 
