@@ -127,7 +127,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return _end(_INTERRUPTED, "Stopped. No file was left.")
     except RankFault as fault:
-        return _end(_FAILED, fault.failure.message)
+        return _end(_FAILED, fault.failure.message, *fault.trace.splitlines())
     except OSError as err:
         return _end(_ERROR, f"{err.filename or wish.output}: {err.strerror}.")
 

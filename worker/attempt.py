@@ -360,7 +360,9 @@ class Runner:
         return f"{state.value} ({fault.failure.kind})"
 
     def _sick(self, fault: RankFault) -> None:
-        self._log.warning("ranks.fault", kind=fault.failure.kind, message=fault.failure.message)
+        told = {"trace": fault.trace} if fault.trace else {}
+        failure = fault.failure
+        self._log.warning("ranks.fault", kind=failure.kind, message=failure.message, **told)
         self._problem = fault.failure.message
 
     def _log_of(self, claimed: lifecycle.Claim) -> FilteringBoundLogger:

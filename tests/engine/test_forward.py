@@ -9,6 +9,8 @@ from shared.vocabulary.plan import Build
 from shared.vocabulary.spec import FailureKind
 from tests.engine.rendering import ALONE, REF, Render, small
 from worker.engine.cache.blocks import blocks_of
+from worker.engine.contract import Seat
+from worker.engine.engine import Engine
 from worker.engine.faults import EngineFault
 
 OWN = Build(precision="bf16")
@@ -73,6 +75,11 @@ def test_both_branches_of_a_step_share_the_first_blocks_self_attention(own):
     for handle in handles:
         handle.remove()
     assert calls == {"first": 5 + 1, "second": 2 * 5}  # a job's first step does not know of two
+
+
+def test_a_gpu_that_is_not_here_is_refused_by_name(tmp_path):
+    with pytest.raises(EngineFault, match=r"The device is cuda:99, .* GPUs here. Set WANFARM_DEV"):
+        Engine(Seat(0, 1, tmp_path / "rendezvous", "cuda:99", threads=1))
 
 
 @pytest.mark.parametrize("precision", ["fp8", "fp8_attn"])

@@ -105,6 +105,7 @@ def test_a_bad_checkpoint_is_told_in_the_engines_words(make, tmp_path, ranks, al
     assert fault.value.failure == JobFailure(
         FailureKind.BAD_CHECKPOINT, "There is no such checkpoint."
     )
+    assert not fault.value.trace
     assert group.alive is alive  # several ranks might be waiting for the one that failed
 
 
@@ -237,6 +238,7 @@ def test_a_failure_of_a_job_is_told_with_its_kind(make, tmp_path, prompt, kind, 
         group.generate(job(tmp_path, prompt), deaf)
 
     assert (fault.value.failure.kind, group.alive) == (kind, alive)
+    assert "in generate" in fault.value.trace  # it is for the log: nobody foresaw it
 
 
 def test_a_rank_that_exits_is_told_with_its_status(make, tmp_path):

@@ -38,11 +38,13 @@ class Engine:
         """Take the seat's device and meet the other ranks.
 
         Raises:
-            EngineFault: kind `collective`, when they do not all come.
+            EngineFault: kind `bad_input`, when there is no such device; kind `collective`, when
+                the ranks do not all come.
         """
         torch.set_num_threads(seat.threads)
         self._device = torch.device(seat.device)
         if self._device.type == "cuda":
+            _refuse_absent(self._device)
             torch.cuda.set_device(self._device)
         self._leads = seat.rank == 0
         self._ranks = Ranks(seat)
@@ -202,6 +204,17 @@ class Engine:
             return torch.cuda.max_memory_allocated(self._device)
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _refuse_absent(device: torch.device) -> None:
+    """Say no to a GPU that torch does not see."""
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise EngineFault(
+            FailureKind.BAD_INPUT,
+            f"The device is {device}, and torch {torch.__version__} sees {count} GPUs here. "
+            "Set WANFARM_DEVICE to cpu, or install a torch for this machine's GPUs.",
+        )
 
 
 def _refuse(order: Order, *, sharded: bool) -> None:

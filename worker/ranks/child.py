@@ -227,12 +227,13 @@ class Rank:
 
     def _report(self, error: Exception, closing: Generate | None = None) -> None:
         fault = fault_of(error)
+        foreseen = fault is error
         self._wire.send(
             Failed(
                 rank=self._seat.rank,
                 kind=fault.kind,
                 message=fault.message,
-                trace="".join(traceback.format_exception(error)),
+                trace="" if foreseen else "".join(traceback.format_exception(error)),
                 video_id=closing and closing.video_id,
                 attempt=closing and closing.attempt,
             )

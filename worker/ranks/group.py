@@ -48,10 +48,11 @@ Job = tuple[str, int]  # a video's id and the attempt
 class RankFault(Exception):
     """The ranks could not do what was asked; says why, and whether they must be started anew."""
 
-    def __init__(self, failure: JobFailure) -> None:
-        """Keep the failure."""
+    def __init__(self, failure: JobFailure, trace: str = "") -> None:
+        """Keep the failure, and where in a rank it came from if nobody foresaw it."""
         super().__init__(failure.message)
         self.failure = failure
+        self.trace = trace
 
 
 class RankStopped(Exception):
@@ -314,14 +315,14 @@ class RankGroup:
             raise RankFault(JobFailure(FailureKind.HANG, message))
 
     def _fail(self, message: Failed) -> None:
-        failure = JobFailure(message.kind, message.message)
+        fault = RankFault(JobFailure(message.kind, message.message), message.trace)
         if message.video_id is not None:
-            self._closed(message).set_exception(RankFault(failure))
+            self._closed(message).set_exception(fault)
             return
         # A rank that fails alone leaves the others waiting in a collective.
-        if failure.kind.poisons_group or self._layout.ranks > 1:
+        if message.kind.poisons_group or self._layout.ranks > 1:
             self.kill()
-        raise RankFault(failure)
+        raise fault
 
     @property
     def hang_s(self) -> float:
