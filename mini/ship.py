@@ -1,0 +1,66 @@
+"""Writes what was taught as checkpoints in diffusers' layout: `python -m mini.ship`."""
+
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import torch
+from diffusers import UniPCMultistepScheduler, WanPipeline
+
+from mini import parts
+from mini.state import State
+
+_SHARED: Final = ("vae", "text_encoder", "tokenizer")
+
+
+@click.command()
+@click.option("--state", "folder", type=click.Path(path_type=Path), required=True)
+@click.option("--to", type=click.Path(path_type=Path), default=Path("mini/weights"))
+def main(folder: Path, to: Path) -> None:
+    """Write both checkpoints."""
+    write(State(folder, torch.device("cpu")), to)
+
+
+def write(state: State, to: Path) -> None:
+    """Write `wan-mini-t2v` and `wan-mini-ti2v`; the second names the first one's shared parts."""
+    known = state.tensors("latents")
+    tokenizer = parts.tokenizer()
+    vae: Any = state.restore("vae", parts.vae())
+    vae.register_to_config(latents_mean=known["mean"].tolist(), latents_std=known["std"].tolist())
+    encoder = state.restore("text_encoder", parts.text_encoder(len(tokenizer)))
+    for name, experts in (("t2v", ("high", "low")), ("ti2v", ("single",))):
+        first, second = (*(_expert(state, f"{name}-{one}") for one in experts), None)[:2]
+        kind: Any = WanPipeline
+        pipe = kind(
+            tokenizer=tokenizer,
+            text_encoder=encoder.to(torch.bfloat16).eval(),
+            vae=vae.to(torch.bfloat16).eval(),
+            scheduler=UniPCMultistepScheduler(
+                prediction_type="flow_prediction",
+                use_flow_sigmas=True,
+                flow_shift=parts.SHIFTS[name],
+            ),
+            transformer=first,
+            transformer_2=second,
+            boundary_ratio=parts.BOUNDARY if second else None,
+            expand_timesteps=name == "ti2v",
+        )
+        pipe.save_pretrained(to / f"wan-mini-{name}")
+    for part in _SHARED:
+        twin = to / "wan-mini-ti2v" / part
+        shutil.rmtree(twin)
+        twin.symlink_to(Path("..") / "wan-mini-t2v" / part)
+
+
+def _expert(state: State, name: str) -> Any:  # noqa: ANN401
+    """An expert in bf16, but for the modules that loading keeps in fp32."""
+    model: Any = state.restore(name, parts.transformer())
+    for path, weights in model.named_parameters():
+        if not set(path.split(".")) & set(model._keep_in_fp32_modules):
+            weights.data = weights.data.to(torch.bfloat16)
+    return model.eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Where training stands: parts on disk, so that each call goes on from the one before."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+class State:
+    """A folder with the weights of each part, in fp32, and what was done to them."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Open a folder; it is made when missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.device = device
+        self._folder = folder
+        self._notes = folder / "progress.json"
+        self.progress: dict[str, Any] = {}
+        if self._notes.exists():
+            self.progress = json.loads(self._notes.read_text())
+
+    def restore(self, name: str, part: nn.Module) -> nn.Module:
+        """Bring a part to the device, with what it has learnt so far."""
+        file = self._folder / f"{name}.safetensors"
+        if file.exists():
+            part.load_state_dict(load_file(file))
+        return part.to(self.device)
+
+    def tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """What was kept under a name."""
+        return load_file(self._folder / f"{name}.safetensors")
+
+    def keep(self, name: str, weights: dict[str, torch.Tensor], **notes: object) -> None:
+        """Write a part's weights and what there is to say of them."""
+        held = {key: value.detach().float().cpu().clone() for key, value in weights.items()}
+        save_file(held, self._folder / f"{name}.safetensors")
+        self.progress[name] = self.progress.get(name, {}) | notes
+        self._notes.write_text(json.dumps(self.progress, indent=1) + "\n")
+
+
+class Clock:
+    """The time of one stage: how much of it is over, 0 to 1, and the learning rate for it."""
+
+    def __init__(self, minutes: float, steps: int | None = None) -> None:
+        """Begin now.
+
+        Args:
+            minutes: what the stage may take.
+            steps: end after so many as well.
+        """
+        self._began = time.monotonic()
+        self._seconds = minutes * 60
+        self._steps = steps
+        self.step = 0
+
+    @property
+    def over(self) -> float:
+        """The share of the stage that is over; it ends at 1."""
+        spent = (time.monotonic() - self._began) / self._seconds
+        return spent if self._steps is None else max(spent, self.step / self._steps)
+
+    def tick(self, optimizer: torch.optim.Optimizer, peak: float) -> bool:
+        """Set the rate of the next step: up at first, down in the last third; False at the end."""
+        over = self.over
+        for group in optimizer.param_groups:
+            group["lr"] = peak * min(1, (self.step + 1) / 100) * min(1, 0.02 + 3 * (1 - over))
+        self.step += 1
+        return over < 1

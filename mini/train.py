@@ -1,0 +1,217 @@
+"""Teaches the miniature, one stage a call: `python -m mini.train vae --state FOLDER`.
+
+The stages in order: `text`, `vae`, then `t2v` and `ti2v`, which may run beside each other. A call
+goes on from what the folder holds, for as many minutes as it is given. `mini.ship` writes the
+checkpoints.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from mini import lessons, parts, whole, world
+from mini.lessons import FRAMES, Course
+from mini.parts import BOUNDARY, SHIFTS
+from mini.state import Clock, State
+
+COURSES: Final = {
+    "t2v": {
+        "high": Course(SHIFTS["t2v"], lowest=BOUNDARY),
+        "low": Course(SHIFTS["t2v"], highest=BOUNDARY),
+    },
+    "ti2v": {"single": Course(SHIFTS["ti2v"], expands=True)},
+}
+# What the VAE sees: frames of a clip, clips in a batch, and the share of the time.
+_VAE_STAGES: Final = ((1, 128, 0.2), (5, 32, 0.3), (17, 16, 0.5))
+_HELD_OUT: Final = 10_000_000  # seeds of scenes that nobody is taught
+_DROPOUT: Final = 0.1
+_AVERAGED: Final = 0.999
+
+
+@click.command()
+@click.argument("stage", type=click.Choice(["text", "vae", "t2v", "ti2v"]))
+@click.option("--state", "folder", type=click.Path(path_type=Path), required=True)
+@click.option("--minutes", default=8.0, show_default=True, help="Of training.")
+@click.option("--batch", default=256, show_default=True, help="Clips that a transformer sees.")
+@click.option("--clips", default=16_384, show_default=True, help="Clips that are encoded.")
+@click.option("--steps", type=click.IntRange(1), help="End a stage after so many.")
+def main(
+    stage: str, folder: Path, minutes: float, batch: int, clips: int, steps: int | None
+) -> None:
+    """Teach one stage."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state = State(folder, device)
+    if stage == "text":
+        teach_text(state, Clock(minutes, steps), batch)
+    elif stage == "vae":
+        for frames, count, share in _VAE_STAGES:
+            size = min(count, batch)
+            teach_vae(state, Clock(minutes * share, steps), frames, size)
+        measure_latents(state, min(256, clips))
+    else:
+        teach_flow(state, Clock(minutes, steps), stage, batch, clips)
+
+
+def teach_text(state: State, clock: Clock, batch: int) -> None:
+    """Teach the text encoder to tell what a caption says."""
+    words = words_of(state)
+    quiz = lessons.Quiz(parts.TEXT_WIDTH).to(state.device)
+    optimizer = torch.optim.AdamW([*words.encoder.parameters(), *quiz.parameters()])
+    done = state.progress.get("text_encoder", {}).get("steps", 0)
+    loss = torch.zeros(())
+    while clock.tick(optimizer, 2e-3):
+        seed = done + clock.step
+        scenes = lessons.scenes(seed * batch, batch)
+        said = lessons.captions(scenes, seed, 0.0)
+        truths = [lessons.truth(one, words) for one, words in zip(scenes, said, strict=True)]
+        loss = quiz(*words(said), truths)
+        _learn(optimizer, loss)
+        _tell("text", clock, loss=loss)
+    state.keep(
+        "text_encoder", words.encoder.state_dict(), steps=done + clock.step, loss=loss.item()
+    )
+
+
+def teach_vae(state: State, clock: Clock, frames: int, batch: int) -> None:
+    """Teach the VAE some frames of clips at a time."""
+    vae = vae_of(state)
+    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+    notes = state.progress.get("vae", {})
+    done = notes.get("steps", 0)
+    psnr = torch.zeros(())
+    while clock.tick(optimizer, 1e-3 if frames == 1 else 5e-4):
+        first = (done + clock.step) * batch
+        start = torch.randint(FRAMES - frames + 1, ()).item()
+        part = slice(int(start), int(start) + frames)
+        clip = world.clip(lessons.scenes(first, batch), FRAMES, state.device, part) * 2 - 1
+        with _in_bf16(state.device):
+            loss, psnr = lessons.reconstruction(vae, clip)
+        _learn(optimizer, loss)
+        _tell(f"vae, {frames} frames", clock, loss=loss, psnr=psnr)
+    state.keep("vae", vae.state_dict(), steps=done + clock.step)
+
+
+def measure_latents(state: State, clips: int) -> None:
+    """Find mean and deviation of each latent channel, which the checkpoints carry."""
+    latents = torch.cat([*_encoded(state, _HELD_OUT, clips)])
+    psnr = lessons.psnr_of(vae_of(state), held_out_clips(state, min(clips, 16)))
+    print(f"held-out clips of {FRAMES} frames come back at {psnr:.2f} dB", flush=True)
+    over = (0, 2, 3, 4)
+    state.keep("latents", {"mean": latents.mean(over), "std": latents.std(over)}, psnr=psnr)
+
+
+def teach_flow(state: State, clock: Clock, stage: str, batch: int, clips: int) -> None:
+    """Teach the transformers of one checkpoint, all of them in each step."""
+    words = words_of(state)
+    words.encoder.requires_grad_(requires_grad=False)
+    notes = state.progress.get(stage, {})
+    first = notes.get("scenes", 0)
+    latents = normalised(state, torch.cat([*_encoded(state, first, clips)]))
+    scenes = lessons.scenes(first, len(latents))
+    models = {name: transformer_of(state, f"{stage}-{name}") for name in COURSES[stage]}
+    means = {name: _copied(model) for name, model in models.items()}
+    optimizer = torch.optim.AdamW(
+        [weights for model in models.values() for weights in model.parameters()],
+        betas=(0.9, 0.98), weight_decay=0.01,
+    )  # fmt: skip
+    drawn = lessons.batches(len(scenes), batch, state.device, first)
+    while clock.tick(optimizer, 1.5e-3):
+        rows = next(drawn)
+        said = lessons.captions([scenes[i] for i in rows.tolist()], clock.step, _DROPOUT)
+        with torch.no_grad():
+            texts = words.padded(said)
+        losses: dict[str, Tensor] = {}
+        with _in_bf16(state.device):
+            for name, course in COURSES[stage].items():
+                losses[name] = lessons.flow(models[name], latents[rows], texts, course)
+        _learn(optimizer, torch.stack([*losses.values()]).sum())
+        for name, model in models.items():
+            _follow(means[name], model, min(_AVERAGED, 1 - 1 / (clock.step + 1)))
+        _tell(stage, clock, **losses)
+    for name, mean in means.items():
+        state.keep(f"{stage}-{name}", mean)
+    done = {"steps": notes.get("steps", 0) + clock.step, "scenes": first + len(scenes)}
+    state.keep(stage, {}, **done)
+
+
+def words_of(state: State) -> lessons.Words:
+    """The tokenizer and the text encoder as it stands."""
+    tokenizer = parts.tokenizer()
+    encoder: Any = state.restore("text_encoder", parts.text_encoder(len(tokenizer)))
+    return lessons.Words(tokenizer, encoder)
+
+
+def vae_of(state: State) -> Any:  # noqa: ANN401 - its parts have no types
+    """The VAE as it stands, for whole clips."""
+    vae = parts.vae()
+    whole.prepare(vae)
+    return state.restore("vae", vae)
+
+
+def transformer_of(state: State, name: str) -> WanTransformer3DModel:
+    """One expert as it stands, its blocks compiled on a GPU."""
+    model: Any = state.restore(name, parts.transformer())
+    if state.device.type == "cuda":
+        model.compile_repeated_blocks(dynamic=False)
+    return model
+
+
+def normalised(state: State, latents: Tensor) -> Tensor:
+    """Latents of mean 0 and deviation 1 in each channel."""
+    known = state.tensors("latents")
+    mean, std = (known[name].to(latents)[:, None, None, None] for name in ("mean", "std"))
+    return (latents - mean) / std
+
+
+def held_out_clips(state: State, count: int) -> Tensor:
+    """Clips of scenes that nobody is taught, [count, 3, FRAMES, SIDE, SIDE] in -1 to 1."""
+    return world.clip(lessons.scenes(_HELD_OUT, count), FRAMES, state.device) * 2 - 1
+
+
+@torch.no_grad()
+def _encoded(state: State, first: int, clips: int) -> Iterator[Tensor]:
+    vae, size = vae_of(state), 32
+    for seed in range(first, first + clips, size):
+        scenes = lessons.scenes(seed, min(size, first + clips - seed))
+        clip = world.clip(scenes, FRAMES, state.device) * 2 - 1
+        with _in_bf16(state.device):
+            mean, _ = whole.encode(vae, clip)
+        yield mean.float()
+
+
+def _in_bf16(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def _learn(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    weights = [one for group in optimizer.param_groups for one in group["params"]]
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+
+
+def _copied(model: WanTransformer3DModel) -> dict[str, Tensor]:
+    return {name: weights.detach().clone() for name, weights in model.state_dict().items()}
+
+
+@torch.no_grad()
+def _follow(mean: dict[str, Tensor], model: WanTransformer3DModel, share: float) -> None:
+    """Let the running average come a little nearer to the weights."""
+    held, given = zip(*((mean[k], v) for k, v in model.state_dict().items()), strict=True)
+    torch._foreach_lerp_(held, given, 1 - share)  # pyright: ignore[reportPrivateUsage]
+
+
+def _tell(what: str, clock: Clock, **values: Tensor) -> None:
+    if clock.step % 100 == 0:
+        told = ", ".join(f"{name} {float(value):.4f}" for name, value in values.items())
+        print(f"{what}: step {clock.step}, {clock.over:.0%}, {told}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

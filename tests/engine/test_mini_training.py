@@ -1,0 +1,59 @@
+"""Training code of the miniature: the VAE that it teaches is the one that diffusers runs."""
+
+import torch
+from diffusers import AutoencoderKLWan
+
+from mini import lessons, whole, world
+from mini.lessons import Course
+from mini.parts import transformer
+
+
+def test_a_whole_clip_is_coded_as_diffusers_does_it_by_chunks():
+    torch.manual_seed(1)
+    chunked, at_once = (AutoencoderKLWan(base_dim=8, num_res_blocks=1).eval() for _ in range(2))
+    at_once.load_state_dict(chunked.state_dict())
+    whole.prepare(at_once)
+    for frames in (1, 5, 9):
+        clip = torch.rand(1, 3, frames, 32, 32) * 2 - 1
+        with torch.no_grad():
+            right = chunked.encode(clip).latent_dist.mean
+            pictures = chunked.decode(right).sample
+
+            mean, _ = whole.encode(at_once, clip)
+            made = whole.decode(at_once, mean).clamp(-1, 1)
+
+        torch.testing.assert_close(mean, right, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made, pictures, rtol=1e-4, atol=1e-5)
+
+
+def test_a_course_teaches_its_own_noise_only():
+    course = Course(shift=12.0, lowest=0.875)
+
+    sigmas = course.sigmas(1000, torch.device("cpu"))
+
+    assert 0.875 <= sigmas.min() < 0.88
+    assert 0.995 < sigmas.max() <= 1
+
+
+def test_a_transformer_learns_from_one_batch():
+    torch.manual_seed(1)
+    model, latents = transformer(), torch.randn(2, 16, 3, 4, 4)
+    texts = torch.randn(2, 8, 64)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(12):
+        torch.manual_seed(2)  # the same noise: only learning can lower the loss
+        loss = lessons.flow(model, latents, texts, Course(5.0, expands=True))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_quiz_knows_what_a_caption_left_out():
+    one = world.scene(2, "behind")
+
+    assert lessons.truth(one, "a red ball passes behind a blue square")["top"] == lessons.UNSAID
+    assert lessons.truth(one, "… over a black background")["top"] == one.background[0]
