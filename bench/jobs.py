@@ -45,10 +45,10 @@ _WHOLE: Final = ""  # the kind of the job with all steps
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Instead of the model's own.")
 @click.option("--theirs/--no-theirs", default=True, help="Whether diffusers renders it too.")
-@click.option("--to", type=click.Path(path_type=Path), default=Path("bench/measured/jobs.json"))
+@click.option("--to", type=click.Path(path_type=Path), help="Else a file of this model and ranks.")
 def main(
     model: str, ranks: int, precisions: tuple[Precision, ...], steps: int | None, *,
-    theirs: bool, to: Path,
+    theirs: bool, to: Path | None,
 ) -> None:  # fmt: skip
     """Render each kind of job once, after a short one to warm up."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
@@ -70,7 +70,7 @@ def main(
         row(f"job {shape}, {kind or f'{spec.steps} steps'}", next(iter(ways)), ways, ranks=ranks)
         for kind, ways in samples.items()
     ]
-    record(to, rows)
+    record(to or Path(f"bench/measured/jobs-{model}-{ranks}.json"), rows)
 
 
 class _Jobs:

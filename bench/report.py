@@ -9,9 +9,7 @@ from typing import Any, Final
 _ROOT: Final = Path(__file__).parents[1]
 _MEASURED: Final = _ROOT / "bench" / "measured"
 _BETWEEN: Final = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
-_COMPARED: Final = (  # what may be on record, in this order
-    "engine", "cached", "decode", "pair", "jobs-a14b", "jobs-5b", "jobs-a14b-2", "jobs-5b-2",
-)  # fmt: skip
+_COMPARED: Final = ("engine", "cached", "decode", "pair", "jobs-*")  # in this order
 _ALONE: Final = ("job",)
 _REFERENCES: Final = ("diffusers", "cache-dit", "1 rank")
 
@@ -44,8 +42,8 @@ def tables() -> str:
 
 def _told(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The records that are there."""
-    paths = (_MEASURED / f"{name}.json" for name in names)
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    paths = (path for name in names for path in sorted(_MEASURED.glob(f"{name}.json")))
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def _compared(rows: list[dict[str, Any]]) -> list[str]:
