@@ -1,4 +1,4 @@
-"""The benches run on the CPU as well, so that none is first tried on a rented GPU."""
+"""The benches run on the CPU as well, before a release: none is first tried on a GPU."""
 
 import json
 
@@ -14,6 +14,7 @@ def ran(command, to, *words: str) -> list[dict]:
     return json.loads(to.read_text())["rows"]
 
 
+@pytest.mark.long
 def test_two_ranks_are_timed_beside_one_and_compute_the_same(tmp_path):
     step, decode = ran(pair.main, tmp_path / "pair.json", "--shape", "tiny", "--rounds", "1")
 
