@@ -214,8 +214,6 @@ def test(extras: str, rest: list[str]) -> int:
         raise Refusal(f"T is {folder!r}. It names a folder of tests/: {', '.join(names)}.")
     command = [str(VENV / "bin" / "python"), "-m", "pytest", *([f"tests/{folder}"] * bool(folder))]
     beside = ["-n", str(min(MOST_BESIDE, os.cpu_count() or 1)), "--dist", "loadfile"]
-    # in the order of their folders: unit tests, which are short, fill up the end
-    beside += ["--no-loadscope-reorder"]
     # tests and their ranks share the cores: threads that spin would keep each other waiting
     patient = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run([*command, *beside, *rest], check=False, env=patient).returncode
