@@ -183,10 +183,7 @@ class Engine:
         return self._device.type == _CPU
 
     def _make_room(self, order: Order) -> None:
-        """Give back what was freed, unless this job will take just that; count its peak anew.
-
-        Giving back and taking again costs some 0.1 s between two jobs of one shape.
-        """
+        """Give back what was freed, unless this job will take just that; count its peak anew."""
         spec = order.spec
         fits = (spec.width, spec.height, spec.frames, spec.guided, order.cache, order.plan)
         if fits != self._fits:
