@@ -43,43 +43,63 @@ _WHOLE: Final = ""  # the kind of the job with all steps
     "--precision", "precisions", multiple=True, type=click.Choice(["bf16", "fp8", "fp8_attn"]),
     default=("bf16",), show_default=True,
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Instead of the model's own.")
 @click.option("--theirs/--no-theirs", default=True, help="Whether diffusers renders it too.")
+@click.option("--models", type=click.Path(path_type=Path), help="Where checkpoints are kept.")
 @click.option("--to", type=click.Path(path_type=Path), help="Else a file of this model and ranks.")
 def main(
-    model: str, ranks: int, precisions: tuple[Precision, ...], steps: int | None, *,
-    theirs: bool, to: Path | None,
+    model: str, ranks: int, precisions: tuple[Precision, ...], *,
+    theirs: bool, models: Path | None, to: Path | None,
 ) -> None:  # fmt: skip
-    """Render each kind of job once, after a short one to warm up."""
+    """Render each kind of job once, after a short one to warm up.
+
+    The record is written again after each job, so that a run cut short keeps what it has.
+    """
+    spec = _spec(model)
+    table = _Table(spec, ranks, to or Path(f"bench/measured/jobs-{model}-{ranks}.json"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
-        directory = checkpoints.write(model, Path(folder))
-        spec = _spec(model, steps)
+        directory = (models or Path(folder)) / spec.card.directory
+        if not directory.exists():
+            checkpoints.write(model, directory.parent)
         spare = torch.cuda.device_count() > ranks
         place = f"cuda:{ranks if spare else 0}" if torch.cuda.is_available() else "cpu"
         render = partial(_diffusers, directory, spec, place)
         waiting = beside.submit(render) if theirs and spare else None
-        samples: dict[str, dict[str, list[float]]] = {}  # by kind of job and who renders it
         for precision in precisions:
-            for kind, way, ms in _Jobs(Path(folder), spec, ranks).run(precision):
-                samples.setdefault(kind, {})[way] = [ms]
+            for kind, way, ms in _Jobs(directory, Path(folder), spec, ranks).run(precision):
+                table.add(kind, way, ms)
         if theirs:
-            ms = waiting.result() if waiting else render()
-            samples[_WHOLE] = {_THEIRS: [ms], **samples[_WHOLE]}
-    shape = f"{model} {spec.width}x{spec.height}x{spec.frames}"
-    rows = [
-        row(f"job {shape}, {kind or f'{spec.steps} steps'}", next(iter(ways)), ways, ranks=ranks)
-        for kind, ways in samples.items()
-    ]
-    record(to or Path(f"bench/measured/jobs-{model}-{ranks}.json"), rows)
+            table.add(_WHOLE, _THEIRS, waiting.result() if waiting else render())
+
+
+class _Table:
+    """The rows of a record, one for each kind of job."""
+
+    def __init__(self, spec: GenerationSpec, ranks: int, to: Path) -> None:
+        self._shape = f"{spec.model} {spec.width}x{spec.height}x{spec.frames}"
+        self._steps = f"{spec.steps} steps"
+        self._ranks = ranks
+        self._to = to
+        self._samples: dict[str, dict[str, list[float]]] = {}  # by kind and who renders it
+        self._rows: dict[str, dict[str, Any]] = {}  # by kind
+
+    def add(self, kind: str, way: str, ms: float) -> None:
+        """Take one more job in, and write the record."""
+        ways = self._samples.setdefault(kind, {})
+        ways[way] = [ms]
+        base = _THEIRS if _THEIRS in ways else next(iter(ways))
+        name = f"job {self._shape}, {kind or self._steps}"
+        self._rows[kind] = row(name, base, ways, ranks=self._ranks)
+        record(self._to, [*self._rows.values()])
 
 
 class _Jobs:
     """The jobs of one class, on a group of their own."""
 
-    def __init__(self, folder: Path, spec: GenerationSpec, ranks: int) -> None:
+    def __init__(self, directory: Path, folder: Path, spec: GenerationSpec, ranks: int) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         layout = Layout(ranks, device, _ENGINE, start_s=120, load_s=600, hang_s=300)
         self._group = RankGroup(layout)
+        self._directory = directory
         self._folder = folder
         self._spec = spec
         self._ranks = ranks
@@ -93,7 +113,7 @@ class _Jobs:
         try:
             load = Load(
                 model=spec.model,
-                directory=str(self._folder / card.directory),
+                directory=str(self._directory),
                 plan=self._plan(spec),
                 build=Build(precision=precision),
             )
@@ -151,12 +171,12 @@ def _diffusers(directory: Path, spec: GenerationSpec, place: str) -> float:
     return (time.monotonic() - began) * 1000
 
 
-def _spec(model: str, steps: int | None) -> GenerationSpec:
+def _spec(model: str) -> GenerationSpec:
     """The model's own video; of A14B's sizes the smaller."""
     card = MODELS[model]
     size = min(card.native_sizes, key=lambda size: (size.width * size.height, -size.width))
     given = {"model": model, "prompt": "a lighthouse in a storm", "seed": 1}
-    shape = {"width": size.width, "height": size.height, "steps": steps or card.steps}
+    shape = {"width": size.width, "height": size.height, "steps": card.steps}
     return GenerationSpec.model_validate(given | shape)
 
 
