@@ -1,9 +1,10 @@
 """Whole jobs by the clock, from the order to the closed file: `python -m bench.jobs`.
 
 A job is one video of the model's own size, frames and steps, on ranks as a worker starts them.
-diffusers' pipeline renders the same at the same time where a GPU is left for it, else afterwards;
-writing a file is not in its time. Weights are random and of real size, so cached jobs take a
-threshold that nothing reaches: they cache as much as warm-up and the limit in a row allow.
+Beside one rank diffusers' pipeline renders the same, at the same time where there is a second GPU,
+else afterwards; writing a file is not in its time. Weights are random and of real size, so cached
+jobs take a threshold that nothing reaches: they cache as much as warm-up and the limit in a row
+allow.
 """
 
 import tempfile
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import torch
@@ -43,32 +44,39 @@ _WHOLE: Final = ""  # the kind of the job with all steps
     "--precision", "precisions", multiple=True, type=click.Choice(["bf16", "fp8", "fp8_attn"]),
     default=("bf16",), show_default=True,
 )  # fmt: skip
-@click.option("--theirs/--no-theirs", default=True, help="Whether diffusers renders it too.")
+@click.option("--steps", type=click.IntRange(1), help="Instead of the model's own.")
 @click.option("--models", type=click.Path(path_type=Path), help="Where checkpoints are kept.")
 @click.option("--to", type=click.Path(path_type=Path), help="Else a file of this model and ranks.")
 def main(
-    model: str, ranks: int, precisions: tuple[Precision, ...], *,
-    theirs: bool, models: Path | None, to: Path | None,
+    model: str, ranks: int, precisions: tuple[Precision, ...], steps: int | None, *,
+    models: Path | None, to: Path | None,
 ) -> None:  # fmt: skip
     """Render each kind of job once, after a short one to warm up.
 
     The record is written again after each job, so that a run cut short keeps what it has.
     """
-    spec = _spec(model)
+    spec = _spec(model, steps)
     table = _Table(spec, ranks, to or Path(f"bench/measured/jobs-{model}-{ranks}.json"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
         directory = (models or Path(folder)) / spec.card.directory
         if not directory.exists():
             checkpoints.write(model, directory.parent)
-        spare = torch.cuda.device_count() > ranks
-        place = f"cuda:{ranks if spare else 0}" if torch.cuda.is_available() else "cpu"
-        render = partial(_diffusers, directory, spec, place)
-        waiting = beside.submit(render) if theirs and spare else None
+        spare = torch.cuda.device_count() > 1
+        render = partial(_diffusers, directory, spec, _place(spare=spare))
+        waiting = beside.submit(render) if spare and ranks == 1 else None
         for precision in precisions:
-            for kind, way, ms in _Jobs(directory, Path(folder), spec, ranks).run(precision):
-                table.add(kind, way, ms)
-        if theirs:
-            table.add(_WHOLE, _THEIRS, waiting.result() if waiting else render())
+            for kind, job in _Jobs(directory, Path(folder), spec, ranks).run(precision):
+                table.add(kind, job)
+        if ranks == 1:
+            table.add(_WHOLE, waiting.result() if waiting else render())
+
+
+class _Job(NamedTuple):
+    """One that has ended."""
+
+    way: str  # who rendered it, in which class
+    ms: float  # from the order to the closed file
+    phases: dict[str, float]  # seconds, as ours reports them
 
 
 class _Table:
@@ -79,16 +87,18 @@ class _Table:
         self._steps = f"{spec.steps} steps"
         self._ranks = ranks
         self._to = to
-        self._samples: dict[str, dict[str, list[float]]] = {}  # by kind and who renders it
-        self._rows: dict[str, dict[str, Any]] = {}  # by kind
+        self._jobs: dict[str, list[_Job]] = {}  # by kind
+        self._rows: dict[str, dict[str, Any]] = {}
 
-    def add(self, kind: str, way: str, ms: float) -> None:
+    def add(self, kind: str, job: "_Job") -> None:
         """Take one more job in, and write the record."""
-        ways = self._samples.setdefault(kind, {})
-        ways[way] = [ms]
-        base = _THEIRS if _THEIRS in ways else next(iter(ways))
+        jobs = self._jobs.setdefault(kind, [])
+        jobs.append(job)
+        samples = {job.way: [job.ms] for job in jobs}
+        base = _THEIRS if _THEIRS in samples else jobs[0].way
         name = f"job {self._shape}, {kind or self._steps}"
-        self._rows[kind] = row(name, base, ways, ranks=self._ranks)
+        phases = {job.way: job.phases for job in jobs}
+        self._rows[kind] = row(name, base, samples, ranks=self._ranks, phase_seconds=phases)
         record(self._to, [*self._rows.values()])
 
 
@@ -105,8 +115,8 @@ class _Jobs:
         self._ranks = ranks
         self._number = 0
 
-    def run(self, precision: Precision) -> Iterator[tuple[str, str, float]]:
-        """Give the kind of each job, who renders it, and its milliseconds."""
+    def run(self, precision: Precision) -> Iterator[tuple[str, _Job]]:
+        """Give each job with its kind."""
         spec, card = self._spec, self._spec.card
         cache = CachePolicies(high=_POLICY, low=_POLICY if card.experts > 1 else None)
         self._group.start()
@@ -119,12 +129,12 @@ class _Jobs:
             )
             self._group.load(load)
             self._render(_changed(spec, steps=2))
-            yield _WHOLE, precision, self._render(spec)
-            yield _WHOLE, f"{precision}, cached", self._render(spec, cache)
+            yield _WHOLE, _Job(precision, *self._render(spec))
+            yield _WHOLE, _Job(f"{precision}, cached", *self._render(spec, cache))
             if card.experts > 1:
                 distilled = _changed(spec, steps=4, **_UNGUIDED)
                 self._render(_changed(spec, steps=2, **_UNGUIDED))
-                yield "4 steps without guidance", precision, self._render(distilled)
+                yield "4 steps without guidance", _Job(precision, *self._render(distilled))
         finally:
             self._group.stop()
 
@@ -133,7 +143,10 @@ class _Jobs:
             return ParallelPlan(ranks=1)
         return ParallelPlan(ranks=2, cfg=2) if spec.guided else ParallelPlan(ranks=2, ulysses=2)
 
-    def _render(self, spec: GenerationSpec, cache: CachePolicies | None = None) -> float:
+    def _render(
+        self, spec: GenerationSpec, cache: CachePolicies | None = None
+    ) -> tuple[float, dict[str, float]]:
+        """Milliseconds of a job, and seconds of its phases."""
         self._number += 1
         order = Generate(
             video_id=f"video_{self._number}",
@@ -147,12 +160,18 @@ class _Jobs:
         closing = self._group.generate(order, lambda _: None)
         while not closing.done():
             self._group.close_some()
-        closing.result()
-        return (time.monotonic() - began) * 1000
+        report = closing.result().report
+        ms = (time.monotonic() - began) * 1000
+        return ms, {phase.value: seconds for phase, seconds in report.phase_seconds.items()}
 
 
-def _diffusers(directory: Path, spec: GenerationSpec, place: str) -> float:
-    """Milliseconds of the whole pipeline in bf16, its pictures in CPU memory at the end."""
+def _place(*, spare: bool) -> str:
+    """Where diffusers renders: on the second GPU where there is one."""
+    return f"cuda:{int(spare)}" if torch.cuda.is_available() else "cpu"
+
+
+def _diffusers(directory: Path, spec: GenerationSpec, place: str) -> _Job:
+    """Render with the whole pipeline in bf16; its pictures are in CPU memory at the end."""
     kind: Any = WanPipeline
     pipe = kind.from_pretrained(directory, dtype=torch.bfloat16).to(place)
     pipe.set_progress_bar_config(disable=True)
@@ -168,15 +187,15 @@ def _diffusers(directory: Path, spec: GenerationSpec, place: str) -> float:
     pipe(**told, num_inference_steps=2)
     began = time.monotonic()
     pipe(**told, num_inference_steps=spec.steps)
-    return (time.monotonic() - began) * 1000
+    return _Job(_THEIRS, (time.monotonic() - began) * 1000, {})
 
 
-def _spec(model: str) -> GenerationSpec:
+def _spec(model: str, steps: int | None) -> GenerationSpec:
     """The model's own video; of A14B's sizes the smaller."""
     card = MODELS[model]
     size = min(card.native_sizes, key=lambda size: (size.width * size.height, -size.width))
     given = {"model": model, "prompt": "a lighthouse in a storm", "seed": 1}
-    shape = {"width": size.width, "height": size.height, "steps": card.steps}
+    shape = {"width": size.width, "height": size.height, "steps": steps or card.steps}
     return GenerationSpec.model_validate(given | shape)
 
 

@@ -24,12 +24,13 @@ def tables() -> str:
     """Make the Markdown tables; each ratio is to the reference of its own row, in the same run."""
     lines = ["| what | ours | time | the reference | ratio | on |", "|---|---|---|---|---|---|"]
     lines += [
-        f"{line} {_machine(told)} |"
+        f"{line} {_machine(told, one)} |"
         for told in _told(_COMPARED)
-        for line in _compared(told["rows"])
+        for one in told["rows"]
+        for line in _compared(one)
     ]
     alone = [
-        f"| {one['row']} | {_time(one['seconds'] * 1000)} | {_machine(told)} |"
+        f"| {one['row']} | {_time(one['seconds'] * 1000)} | {_machine(told, one)} |"
         for told in _told(_ALONE)
         for one in told["rows"]
     ]
@@ -46,30 +47,33 @@ def _told(names: tuple[str, ...]) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
-def _compared(rows: list[dict[str, Any]]) -> list[str]:
-    """All but the last cell of each line."""
+def _compared(one: dict[str, Any]) -> list[str]:
+    """All but the last cell of a row's lines."""
     return [
-        f"| {one['row']} | {way} | {_time(statistics.median(samples))} | {_beside(one)} "
-        f"| {one['ratio'][way]:.2f} |"
-        for one in rows
+        f"| {one['row']} | {way} | {_time(statistics.median(samples))} | {_beside(one, way)} |"
         for way, samples in one["samples_ms"].items()
         if not way.startswith(_REFERENCES)
     ]
 
 
-def _beside(one: dict[str, Any]) -> str:
+def _beside(one: dict[str, Any], way: str) -> str:
+    """The reference and the ratio to it, if this is not itself what others are beside."""
     base = one["base"]
-    return f"{base} {_time(statistics.median(one['samples_ms'][base]))}"
+    if way == base:
+        return "- | -"
+    reference = _time(statistics.median(one["samples_ms"][base]))
+    return f"{base} {reference} | {one['ratio'][way]:.2f}"
 
 
 def _time(ms: float) -> str:
     return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.0f} ms"
 
 
-def _machine(told: dict[str, Any]) -> str:
-    """The GPUs, as people call them."""
+def _machine(told: dict[str, Any], one: dict[str, Any]) -> str:
+    """The GPUs, as people call them; a row may have had fewer than there were."""
     names = [card.partition(",")[0].removeprefix("NVIDIA ") for card in told["environment"]["gpus"]]
-    return names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
+    used = one.get("ranks", len(names))
+    return names[0] if used == 1 else f"{used} x {names[0]}"
 
 
 def _versions(told: dict[str, Any]) -> str:

@@ -1,8 +1,7 @@
 """One video's tokens divided over ranks, and the self-attention that crosses them."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Final, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,7 +23,6 @@ class PerToken(Protocol):
         ...
 
 
-_HALVES: Final = 2
 _Time = TypeVar("_Time", Tensor, PerToken)
 
 
@@ -89,48 +87,30 @@ class Sequence:
         dist.all_reduce(sums, group=self._group)
         return sums
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
-        """Attend with a share of the heads to the tokens of all ranks of the Ulysses group.
+    def scatter_heads(self, *given: Tensor) -> list[Tensor]:
+        """Give heads away for tokens, [1, L_local, H, d] to [1, L_ulysses, H / ulysses, d].
 
-        Where this rank's heads can be halved, one half travels while the other is attended to.
-
-        Args:
-            q: [1, L_local, H, d].
-            k: the same.
-            v: the same.
-            attend: over [1, L_ulysses, h, d], the tokens of the whole sequence or of one lap.
-
-        Returns:
-            [1, L_local, H, d].
+        L_ulysses are the tokens of all ranks of the Ulysses group: the whole sequence, or with a
+        ring one lap of it. All of them travel at once.
         """
         if self._ulysses is None:
-            return attend(q, k, v)
-        own = q.shape[2] // self.ulysses
-        halves = _HALVES if own % _HALVES == 0 else 1
-        qkv = [x[0].unflatten(1, (self.ulysses, halves, -1)) for x in (q, k, v)]
-        coming = [[self._scatter(x[:, :, half]) for x in qkv] for half in range(halves)]
-        going = [
-            self._gather(attend(*(arrival()[None] for arrival in arrivals))[0])
-            for arrivals in coming
-        ]
-        joined = torch.empty_like(qkv[0])  # [L_local, U, halves, h, d]
-        for half, arrival in enumerate(going):
-            by_rank = arrival().unflatten(0, (self.ulysses, -1))  # [U, L_local, h, d]
-            joined[:, :, half] = by_rank.transpose(0, 1)
-        return joined.flatten(1, 3)[None]
+            return list(given)
+        waiting: list[_Arrival] = []
+        for x in given:
+            by_rank = x[0].unflatten(1, (self.ulysses, -1)).transpose(0, 1)  # [U, L_local, H/U, d]
+            rows = by_rank.flatten(0, 1)
+            sent = [x.shape[1]] * self.ulysses
+            waiting.append(_exchange(rows, sent, self._lengths(), self._ulysses))
+        return [arrival()[None] for arrival in waiting]
 
-    def _scatter(self, heads: Tensor) -> "_Arrival":
-        """Begin to give heads away for tokens, [L_local, U, h, d] to [L_ulysses, h, d]."""
-        assert self._ulysses
-        given = [len(heads)] * self.ulysses
-        rows = heads.transpose(0, 1).flatten(0, 1)
-        return _exchange(rows, given, self._lengths(), self._ulysses)
-
-    def _gather(self, attended: Tensor) -> "_Arrival":
-        """Begin to give the tokens back, [L_ulysses, h, d] to [U * L_local, h, d]."""
-        assert self._ulysses
+    def gather_heads(self, x: Tensor) -> Tensor:
+        """Undo `scatter_heads`: [1, L_ulysses, H / ulysses, d] to [1, L_local, H, d]."""
+        if self._ulysses is None:
+            return x
         taken = [self._length(self._place)] * self.ulysses
-        return _exchange(attended, self._lengths(), taken, self._ulysses)
+        rows = _exchange(x[0], self._lengths(), taken, self._ulysses)()
+        by_rank = rows.unflatten(0, (self.ulysses, -1))  # [U, L_local, H / U, d]
+        return by_rank.transpose(0, 1).flatten(1, 2)[None]
 
     def ring_attention(self, q: Tensor, k: Tensor, v: Tensor, attend: AttendLse) -> Tensor:
         """Attend to each lap's keys and values in turn while the next ones come in.
@@ -214,11 +194,11 @@ class SelfAttention:
         sequence = self.sequence
         if sequence is None:
             return self._attend(q, k, v)
+        q, k, v = sequence.scatter_heads(q, k, v)
         if sequence.ring == 1:
-            return sequence.attention(q, k, v, self._attend)
+            return sequence.gather_heads(self._attend(q, k, v))
         assert self._with_lse
-        around = partial(sequence.ring_attention, attend=self._with_lse)
-        return sequence.attention(q, k, v, around)
+        return sequence.gather_heads(sequence.ring_attention(q, k, v, self._with_lse))
 
 
 _Arrival = Callable[[], Tensor]  # waits
