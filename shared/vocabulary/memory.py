@@ -22,9 +22,10 @@ _LEAST_FRAMES: Final = 5
 # token (TI2V-5B).
 _REFERENCE: Final = 13.0
 _REFERENCE_PER_TOKEN: Final = 33.0
-# What tokens and heads on their way to other ranks add, in the same units of one rank's share.
-_ULYSSES: Final = 6.0
-_RING: Final = 10.0
+# What tokens and heads on their way to other ranks add, in the same units of one rank's share:
+# bench/measured/pair.json.
+_ULYSSES: Final = 2.0
+_RING: Final = 6.0
 
 # From the first to the last: what each costs in speed grows, and a picture's bits change only
 # where nothing else would do.
