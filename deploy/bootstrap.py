@@ -150,7 +150,8 @@ def install(extras: list[str]) -> None:
     elif "worker" in extras:
         say("torch may come with CUDA: about 3 GB to download and 8 GB of disk, first run only.")
         say("TORCH_WHEELS=<folder or index> gives a CPU build instead.")
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "-c", str(CONSTRAINTS)]
+    python = str(VENV / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--no-compile", "-c", str(CONSTRAINTS)]
     if not sys.stdout.isatty():
         pip.append("--quiet")
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -162,6 +163,9 @@ def install(extras: list[str]) -> None:
                 f"pip could not install the packages; its own words are above. {free:.0f} GB of "
                 "disk are free. Mend the cause, then run `make setup` again: it goes on from here."
             )
+    # pip would compile on one core; its status tells of files that are no Python, in some packages
+    compileall = [python, "-m", "compileall", "-q", "-q", "-j", "0", str(VENV / "lib")]
+    subprocess.run(compileall, check=False)
 
 
 def wanfarm(verb: str, extras: str, rest: list[str]) -> int:

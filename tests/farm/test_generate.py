@@ -67,29 +67,39 @@ def latents_of(row: dict) -> str:
     return row["attempts"][0]["report"]["latents_sha256"]
 
 
-def test_it_gives_the_bytes_that_a_farm_gives_and_an_adapter_leaves_no_trace(
-    house: House, completes, lora, tmp_path
-):
-    house.start(lora_dir=lora.lora_dir)
+def test_it_gives_the_bytes_that_a_farm_gives(house: House, completes, lora, tmp_path):
+    """With an adapter, which leaves no trace, and with a picture, which is cleaned as by the API"""
+    picture = io.BytesIO()
+    Image.linear_gradient("L").resize((96, 80)).convert("RGB").save(picture, "JPEG", quality=60)
+    image = clean(picture.getvalue(), limit=10**6)
+    house.farm.storage.put_bytes(image.png, image_key(image.ref.sha256))
+    house.start(models=("wan-mini-t2v", "wan-mini-i2v"), lora_dir=lora.lora_dir)
     tint = ({"name": "tint", "strength": 0.5, "target": "high"},)
     before, row, after = (
         completes(house.submit(prompt="a boat", loras=loras)) for loras in ((), tint, ())
     )
     assert latents_of(before) == latents_of(after) != latents_of(row)
+    pictured = completes(house.submit(model="wan-mini-i2v", image=image.ref, prompt="a boat"))
 
-    folder = tmp_path / "here"
-    folder.mkdir()
-    code, out, err = Alone(lora, folder)(
-        "a boat", *SMALL, "--seed", "7", "--lora", "tint:0.5:high", "--json"
-    )
+    alone = Alone(lora, tmp_path / "here")
+    alone.folder.mkdir()
+    code, out, err = alone("a boat", *SMALL, "--seed", "7", "--lora", "tint:0.5:high", "--json")
 
     assert code == 0, err
     told = json.loads(out)
-    assert told["sha256"] == row["result"]["sha256"] == sha256(folder / "out.mp4")
+    assert told["sha256"] == row["result"]["sha256"] == sha256(alone.folder / "out.mp4")
     assert told["report"]["latents_sha256"] == latents_of(row)
     assert told["report"]["loras"] == row["attempts"][0]["report"]["loras"]
     assert told["spec"] == row["spec"]
-    assert [path.name for path in folder.iterdir()] == ["out.mp4"]
+    assert [path.name for path in alone.folder.iterdir()] == ["out.mp4"]
+
+    (alone.folder / "out.mp4").unlink()
+    (alone.folder / "boat.jpg").write_bytes(picture.getvalue())
+    model = ("--model", "wan-mini-i2v")
+    code, _, err = alone("a boat", *SMALL, *model, "--seed", "7", "--image", "boat.jpg")
+
+    assert code == 0, err
+    assert sha256(alone.folder / "out.mp4") == pictured["result"]["sha256"]
 
 
 def test_an_adapter_that_the_workers_host_lacks_fails_its_video(house: House, eventually):
@@ -101,23 +111,6 @@ def test_an_adapter_that_the_workers_host_lacks_fails_its_video(house: House, ev
     error = house.row(video_id)["error"]
     assert (error["code"], error["attempt"]) == ("lora_mismatch", 1)
     assert "LoRA 'tint' is not on the worker's host" in error["message"]
-
-
-def test_a_picture_is_cleaned_as_the_api_cleans_it(house: House, completes, alone: Alone):
-    picture = io.BytesIO()
-    Image.linear_gradient("L").resize((96, 80)).convert("RGB").save(picture, "JPEG", quality=60)
-    (alone.folder / "boat.jpg").write_bytes(picture.getvalue())
-    image = clean(picture.getvalue(), limit=10**6)
-    house.farm.storage.put_bytes(image.png, image_key(image.ref.sha256))
-    house.start(models=("wan-mini-i2v",))
-    row = completes(house.submit(model="wan-mini-i2v", image=image.ref, prompt="a boat"))
-
-    code, _, err = alone(
-        "a boat", *SMALL, "--model", "wan-mini-i2v", "--seed", "7", "--image", "boat.jpg"
-    )
-
-    assert code == 0, err
-    assert sha256(alone.folder / "out.mp4") == row["result"]["sha256"]
 
 
 def test_two_ranks_without_a_terminal_tell_their_phases_in_lines(alone: Alone):

@@ -6,11 +6,11 @@ import signal
 from shared.jobs.tick import Ticker
 from tests.farm.conftest import CAMERA, is_alive
 
-LONG = {"steps": 60, "frames": 17}
+LONG = {"prompt": "wait", "steps": 60}  # of the camera: three seconds
 
 
 def test_a_killed_parent_loses_nothing(house, completes, eventually):
-    worker = house.start()
+    worker = house.start(engine=CAMERA)
     video_id = house.submit(**LONG)
     eventually(lambda: house.step(video_id) > 2, within=60)
     ranks = worker.ranks()
@@ -22,7 +22,7 @@ def test_a_killed_parent_loses_nothing(house, completes, eventually):
     eventually(lambda: not any(is_alive(pid) for pid in ranks), within=5)
     eventually(lambda: house.state(video_id) == "queued", within=house.farm.settings.lease_s + 15)
     ticker.stop()
-    house.start()
+    house.start(engine=CAMERA)
     row = completes(video_id)
     assert row["attempt"] == 2
     assert [attempt["kind"] for attempt in row["attempts"]] == ["lost", None]
@@ -38,7 +38,7 @@ def test_a_killed_parent_loses_nothing(house, completes, eventually):
 
 def test_a_parent_that_comes_back_takes_over_at_once(house, completes, eventually):
     worker = house.start(engine=CAMERA, lease_s=600)
-    video_id = house.submit(prompt="wait", steps=60)
+    video_id = house.submit(**LONG)
     eventually(lambda: house.step(video_id) > 2, within=60)
 
     worker.kill()
@@ -48,7 +48,7 @@ def test_a_parent_that_comes_back_takes_over_at_once(house, completes, eventuall
 
 
 def test_a_killed_rank_is_replaced_by_the_same_parent(house, completes, eventually):
-    worker = house.start()
+    worker = house.start(engine=CAMERA)
     video_id = house.submit(**LONG)
     eventually(lambda: house.step(video_id) > 2, within=60)
 

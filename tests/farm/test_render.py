@@ -7,7 +7,6 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from shared.jobs import groups
-from shared.vocabulary.plan import ParallelPlan
 from tests.farm.conftest import CAMERA
 
 
@@ -28,19 +27,6 @@ def test_a_video_is_rendered_stored_and_told(house, completes):
         assert house.farm.storage.path(stored["key"]).stat().st_size == stored["bytes"]
     assert row["progress"] == 100
     assert row["attempts"][0]["report"]["pattern"] == {"high": {"cond": "XX", "uncond": "XX"}}
-
-
-def test_two_ranks_render_the_same_latents_as_one(house, completes):
-    videos = {}
-    for ranks in (1, 2):
-        house.start(ranks=ranks, group=f"g{ranks}")
-        row = completes(house.submit(steps=6))
-        videos[ranks] = row["attempts"][0]
-        house.workers[-1].kill()
-
-    plan = ParallelPlan(ranks=2, cfg=2)  # and everything on its device
-    assert videos[2]["plan"] == plan.model_dump(mode="json")
-    assert videos[1]["report"]["latents_sha256"] == videos[2]["report"]["latents_sha256"]
 
 
 def test_one_parent_serves_all_its_models(house, completes):

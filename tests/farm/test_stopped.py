@@ -5,11 +5,14 @@ import signal
 import pytest
 
 from shared.jobs import lifecycle
+from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import Delivery
 from tests.farm.conftest import CAMERA
 
 LONG = {"prompt": "wait", "steps": 100}  # of the camera: five seconds
 SLOW = {"steps": 100, "width": 256, "height": 256, "frames": 65}  # each step is told
+
+PLANS = {1: ParallelPlan(ranks=1), 2: ParallelPlan(ranks=2, cfg=2)}  # all on their devices
 
 
 def test_a_queued_video_is_cancelled_at_once_and_never_starts(house, completes):
@@ -38,6 +41,7 @@ def test_a_running_video_stops_within_two_steps_and_the_next_one_starts(
     row = house.row(video_id)
     assert row["state"] == "cancelled"
     assert row["cancelled_by"] == "a person: wrong prompt"
+    assert row["attempts"][0]["plan"] == PLANS[ranks].model_dump(mode="json")
     stopped_at = int(row["error"]["message"].removesuffix(".").rpartition(" ")[2])
     assert seen <= stopped_at <= seen + 2
     assert completes(other)["attempts"][0]["incarnation"] == row["attempts"][0]["incarnation"]
