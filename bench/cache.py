@@ -1,10 +1,12 @@
 """What a cache policy gains and what it changes: `python -m bench.cache MODEL_DIRECTORY`.
 
 Every prompt is rendered once without a cache and once with each policy, from the same seed; the
-pictures are compared before they are encoded. With random weights the gains are those of this run
-and the differences mean nothing: only trained weights tell which policy is worth it.
+pictures are compared before they are encoded. Prompts are scenes of the miniature's world, and its
+judge says how many each policy shows rightly; with other prompts there is no judge. With random
+weights the differences mean nothing: only trained weights tell which policy is worth it.
 """
 
+import math
 import statistics
 import tempfile
 from collections.abc import Generator
@@ -15,9 +17,13 @@ from typing import Any, Final
 import click
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bench.timing import record
+from mini import judge, world
+from mini.grade import FRESH
 from shared.vocabulary.cache import CachePolicies
 from shared.vocabulary.cache_levels import CacheEnvironment, settle
 from shared.vocabulary.catalog import MODELS
@@ -34,12 +40,6 @@ from worker.engine.result import StepRecord
 from worker.engine.video import decode
 
 _PLAN: Final = ParallelPlan(ranks=1)
-_PROMPTS: Final = (
-    "a red ball passes behind a blue square",
-    "two green triangles cross",
-    "a yellow star moves in a circle on grey",
-    "a white square grows",
-)
 _POLICIES: Final[dict[str, CachePolicyName | CacheWish]] = {
     "knobs at their defaults": CacheWish(enabled=True),
     "fast": "fast",
@@ -60,45 +60,79 @@ Pictures = NDArray[np.uint8]
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", type=click.Choice(list(MODELS)), default="wan-mini-t2v", show_default=True)
 @click.option("--steps", default=20, show_default=True, help="Denoising steps.")
-@click.option("--prompt", "prompts", multiple=True, default=_PROMPTS, help="Instead of ours.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda:0.")
+@click.option("--scenes", "count", default=64, show_default=True, help="So many of the world.")
+@click.option("--prompt", "prompts", multiple=True, help="These texts instead, without a judge.")
 @click.option("--to", type=click.Path(path_type=Path), default=Path("bench/measured/cache.json"))
 @torch.no_grad()
 def main(
-    directory: Path, model: str, steps: int, prompts: tuple[str, ...], device: str, to: Path
+    directory: Path, model: str, steps: int, count: int, prompts: tuple[str, ...], to: Path
 ) -> None:
-    """Sweep policies over a few prompts, and tell share, gain and PSNR of each."""
+    """Sweep policies over prompts, and tell share, gain, PSNR, SSIM and the judge's word."""
+    scenes = [] if prompts else [world.scene(FRESH + n) for n in range(count)]
+    told = prompts or [world.caption(one, n, whole=True) for n, one in enumerate(scenes)]
     size = MODELS[model].native_sizes[0]
     given = {"model": model, "width": size.width, "height": size.height, "steps": steps}
     specs = [
         GenerationSpec.model_validate(given | {"prompt": text, "seed": n})
-        for n, text in enumerate(prompts)
+        for n, text in enumerate(told)
     ]
-    with tempfile.TemporaryDirectory() as folder, _rendering(directory, device, folder) as render:
+    with tempfile.TemporaryDirectory() as folder, _rendering(directory, folder) as render:
         plain = [render(spec, None)[0] for spec in specs]
         rows: list[dict[str, Any]] = []
         for name, wish in _POLICIES.items():
             settled = settle(wish, CacheEnvironment(), MODELS[model])
             assert settled
             made = [render(spec, settled.policies) for spec in specs]
-            rows.append(_row(name, settled.policies, made, plain))
+            row = {"row": name, "policies": settled.policies.model_dump(mode="json")}
+            row |= _compared(made, plain) | _judged(scenes, made, plain)
+            print(_line(row), flush=True)
+            rows.append(row)
     record(to, rows)
 
 
-def _row(
-    name: str,
-    policies: CachePolicies,
+def _compared(
+    made: list[tuple[Pictures, list[StepRecord]]], plain: list[Pictures]
+) -> dict[str, Any]:
+    """What a policy saved over all prompts, and how near its pictures are."""
+    told = [summed_up(steps) for _, steps in made]
+    pairs = [(given, right) for (given, _), right in zip(made, plain, strict=True)]
+    return {
+        "cached_ratio": statistics.mean(one.cached_ratio for one in told),
+        "gain": statistics.mean(one.gain or 1.0 for one in told),
+        "psnr_db": [_psnr(*pair) for pair in pairs],
+        "ssim": [_ssim(*pair) for pair in pairs],
+    }
+
+
+def _judged(
+    scenes: list[world.Scene],
     made: list[tuple[Pictures, list[StepRecord]]],
     plain: list[Pictures],
 ) -> dict[str, Any]:
-    """Sum up one policy over all prompts; prints a line."""
-    told = [summed_up(steps) for _, steps in made]
-    psnr = [_psnr(given, right) for (given, _), right in zip(made, plain, strict=True)]
-    cached = statistics.mean(one.cached_ratio for one in told)
-    gain = statistics.mean(one.gain or 1.0 for one in told)
-    print(f"{name:26} cached {cached:4.0%}  gain {gain:5.2f}  PSNR {min(psnr):5.1f} dB or more")
-    facts = {"cached_ratio": cached, "gain": gain, "psnr_db": psnr}
-    return {"row": name, "policies": policies.model_dump(mode="json")} | facts
+    """How many scenes are shown rightly, and the change with its interval of 95%, two-sided."""
+    if not scenes:
+        return {}
+    before, after = (
+        [judge.verdict(*pair).all for pair in zip(scenes, videos, strict=True)]
+        for videos in (plain, [pictures for pictures, _ in made])
+    )
+    changes = [int(new) - int(old) for old, new in zip(before, after, strict=True)]
+    change = statistics.mean(changes)
+    spread = 1.96 * statistics.pstdev(changes) / math.sqrt(len(changes))
+    return {
+        "right_uncached": sum(before) / len(before),
+        "right": sum(after) / len(after),
+        "change_95": [change - spread, change + spread],
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    psnr, ssim = (statistics.median(row[name]) for name in ("psnr_db", "ssim"))
+    said = f"right {row['right']:.1%} of {row['right_uncached']:.1%}" if "right" in row else ""
+    return (
+        f"{row['row']:24} cached {row['cached_ratio']:4.0%}  gain {row['gain']:5.2f}  "
+        f"PSNR {psnr:5.1f} dB  SSIM {ssim:.3f}  {said}"
+    )
 
 
 def _psnr(given: Pictures, right: Pictures) -> float:
@@ -107,9 +141,31 @@ def _psnr(given: Pictures, right: Pictures) -> float:
     return 99.0 if error == 0 else min(99.0, 10 * np.log10(255**2 / error))
 
 
+def _ssim(given: Pictures, right: Pictures) -> float:
+    """Structural similarity of the grey pictures, in windows of 7 x 7.
+
+    Source: Wang et al., "Image quality assessment", 2004.
+    """
+
+    def grey(pictures: Pictures) -> Tensor:
+        return torch.from_numpy(pictures.mean(-1, dtype=np.float64))[:, None]
+
+    def around(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 7, stride=1)
+
+    x, y = grey(given), grey(right)
+    mean_x, mean_y = around(x), around(y)
+    both = around(x * y) - mean_x * mean_y
+    apart = around(x * x) - mean_x**2 + around(y * y) - mean_y**2
+    bright, flat = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    alike = (2 * mean_x * mean_y + bright) * (2 * both + flat)
+    return float((alike / ((mean_x**2 + mean_y**2 + bright) * (apart + flat))).mean())
+
+
 @contextmanager
-def _rendering(directory: Path, device: str, folder: str) -> Generator[Any]:
+def _rendering(directory: Path, folder: str) -> Generator[Any]:
     """Load a checkpoint; gives what renders a spec under some policies to pictures and steps."""
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     place = torch.device(device)
     ranks = Ranks(Seat(0, 1, Path(folder) / "meet", device, torch.get_num_threads()))
     parts = loading.load(directory, place, Build(), with_text=True)

@@ -83,6 +83,18 @@ def seen(video: np.ndarray) -> Seen:
     )
 
 
+def outlined(video: np.ndarray) -> bool:
+    """Say whether shapes show the background in their middle, [F, H, W, 3] uint8."""
+    pictures = video.astype(np.float32) / 255
+    middles = [
+        track.masks[frame, int(y * track.masks.shape[1]), int(x * track.masks.shape[1])]
+        for track in _tracks(pictures, _rows(pictures))
+        for frame, (x, y) in enumerate(track.places)
+        if track.areas[frame] > 0
+    ]
+    return bool(middles) and sum(middles) < len(middles) / 2
+
+
 def _rows(pictures: np.ndarray) -> np.ndarray:
     """The background, [H, 3]: a straight line through what lies at the edges."""
     edges = np.concatenate([pictures[:, :, :_EDGE], pictures[:, :, -_EDGE:]], axis=2)

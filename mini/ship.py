@@ -1,4 +1,7 @@
-"""Writes what was taught as checkpoints in diffusers' layout: `python -m mini.ship`."""
+"""Writes what was taught as checkpoints in diffusers' layout: `python -m mini.ship`.
+
+The style is a pair of LoRA adapters, as a farm's folder of adapters holds them.
+"""
 
 import shutil
 from pathlib import Path
@@ -7,19 +10,23 @@ from typing import Any, Final
 import click
 import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline
+from safetensors.torch import save_file
 
 from mini import parts
 from mini.state import State
 
 _SHARED: Final = ("vae", "text_encoder", "tokenizer")
+_STYLE: Final = Path("loras") / "outlined"
 
 
 @click.command()
 @click.option("--state", "folder", type=click.Path(path_type=Path), required=True)
 @click.option("--to", type=click.Path(path_type=Path), default=Path("mini/weights"))
 def main(folder: Path, to: Path) -> None:
-    """Write both checkpoints."""
-    write(State(folder, torch.device("cpu")), to)
+    """Write both checkpoints and the style."""
+    state = State(folder, torch.device("cpu"))
+    write(state, to)
+    write_style(state, to / _STYLE)
 
 
 def write(state: State, to: Path) -> None:
@@ -51,6 +58,15 @@ def write(state: State, to: Path) -> None:
         twin = to / "wan-mini-ti2v" / part
         shutil.rmtree(twin)
         twin.symlink_to(Path("..") / "wan-mini-t2v" / part)
+
+
+def write_style(state: State, to: Path) -> None:
+    """Write the pair of adapters, in bf16 under diffusers' names."""
+    to.mkdir(parents=True, exist_ok=True)
+    for expert in ("high", "low"):
+        learnt = state.tensors(f"style-{expert}")
+        named = {f"transformer.{key}": value.bfloat16() for key, value in learnt.items()}
+        save_file(named, to / f"{expert}.safetensors", metadata={"format": "pt"})
 
 
 def _expert(state: State, name: str) -> Any:  # noqa: ANN401

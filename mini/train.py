@@ -1,17 +1,18 @@
 """Teaches the miniature, one stage a call: `python -m mini.train vae --state FOLDER`.
 
-The stages in order: `text`, `vae`, then `t2v` and `ti2v`, which may run beside each other. A call
-goes on from what the folder holds, for as many minutes as it is given. `mini.ship` writes the
-checkpoints.
+The stages in order: `text`, `vae`, then `t2v` and `ti2v`, which may run beside each other, and
+`style` after `t2v`. A call goes on from what the folder holds, for as many minutes as it is given.
+`mini.ship` writes the checkpoints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import torch
 from diffusers import WanTransformer3DModel
+from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor
 
 from mini import lessons, parts, whole, world
@@ -33,10 +34,23 @@ _CROP: Final = 64  # pixels of a clip's side that are looked at, three times out
 _HELD_OUT: Final = 10_000_000  # seeds of scenes that nobody is taught
 _DROPOUT: Final = 0.1
 _AVERAGED: Final = 0.999
+_STYLE: Final = LoraConfig(
+    r=8,
+    lora_alpha=8,
+    target_modules=["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2"],
+)
+
+
+class Clips(NamedTuple):
+    """What transformers are taught from."""
+
+    latents: Tensor  # [N, C, F', h, w]
+    first: int  # seed of the first one's scene
+    batch: int
 
 
 @click.command()
-@click.argument("stage", type=click.Choice(["text", "vae", "t2v", "ti2v"]))
+@click.argument("stage", type=click.Choice(["text", "vae", "t2v", "ti2v", "style"]))
 @click.option("--state", "folder", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", default=8.0, show_default=True, help="Of training.")
 @click.option("--batch", default=256, show_default=True, help="Clips that a transformer sees.")
@@ -58,6 +72,8 @@ def main(
             clock = Clock(minutes * share / whole_time, steps)
             teach_vae(state, clock, frames, min(count, batch))
         measure_latents(state, min(256, clips))
+    elif stage == "style":
+        teach_style(state, Clock(minutes, steps), batch, clips)
     else:
         teach_flow(state, Clock(minutes, steps), stage, batch, clips)
 
@@ -120,19 +136,54 @@ def measure_latents(state: State, clips: int) -> None:
 
 def teach_flow(state: State, clock: Clock, stage: str, batch: int, clips: int) -> None:
     """Teach the transformers of one checkpoint, all of them in each step."""
-    words = words_of(state)
-    words.encoder.requires_grad_(requires_grad=False)
     notes = state.progress.get(stage, {})
     first = notes.get("scenes", 0)
-    latents = normalised(state, torch.cat([*_encoded(state, first, clips)]))
-    scenes = lessons.scenes(first, len(latents))
     models = {name: transformer_of(state, f"{stage}-{name}") for name in COURSES[stage]}
     means = {name: _copied(model) for name, model in models.items()}
+
+    def follow() -> None:
+        for name, model in models.items():
+            _follow(means[name], model, min(_AVERAGED, 1 - 1 / (clock.step + 1)))
+
+    latents = normalised(state, torch.cat([*_encoded(state, first, clips)]))
+    _teach(state, clock, stage, models, Clips(latents, first, batch), follow)
+    for name, mean in means.items():
+        state.keep(f"{stage}-{name}", mean)
+    done = {"steps": notes.get("steps", 0) + clock.step, "scenes": first + clips}
+    state.keep(stage, {}, **done)
+
+
+def teach_style(state: State, clock: Clock, batch: int, clips: int) -> None:
+    """Teach a pair of LoRA adapters of the `t2v` checkpoint to draw outlines."""
+    models: dict[str, WanTransformer3DModel] = {}
+    for name in COURSES["t2v"]:
+        model: Any = state.restore(f"t2v-{name}", parts.transformer())
+        model.requires_grad_(requires_grad=False)
+        model.add_adapter(_STYLE)
+        models[name] = model.to(state.device)
+    latents = normalised(state, torch.cat([*_encoded(state, 0, clips, outlined=True)]))
+    _teach(state, clock, "t2v", models, Clips(latents, 0, batch))
+    for name, model in models.items():
+        state.keep(f"style-{name}", get_peft_model_state_dict(model), steps=clock.step)
+
+
+def _teach(
+    state: State,
+    clock: Clock,
+    stage: str,
+    models: dict[str, WanTransformer3DModel],
+    clips: Clips,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Teach what of the models can learn, each its part of the noise; `after` follows each step."""
+    words = words_of(state)
+    words.encoder.requires_grad_(requires_grad=False)
+    scenes = lessons.scenes(clips.first, len(clips.latents))
     optimizer = torch.optim.AdamW(
-        [weights for model in models.values() for weights in model.parameters()],
+        [one for model in models.values() for one in model.parameters() if one.requires_grad],
         betas=(0.9, 0.98), weight_decay=0.01,
     )  # fmt: skip
-    drawn = lessons.batches(len(scenes), batch, state.device, first)
+    drawn = lessons.batches(len(scenes), clips.batch, state.device, clips.first)
     while clock.tick(optimizer, 1.5e-3):
         rows = next(drawn)
         said = lessons.captions([scenes[i] for i in rows.tolist()], clock.step, _DROPOUT)
@@ -141,15 +192,10 @@ def teach_flow(state: State, clock: Clock, stage: str, batch: int, clips: int) -
         losses: dict[str, Tensor] = {}
         with _in_bf16(state.device):
             for name, course in COURSES[stage].items():
-                losses[name] = lessons.flow(models[name], latents[rows], texts, course)
+                losses[name] = lessons.flow(models[name], clips.latents[rows], texts, course)
         _learn(optimizer, torch.stack([*losses.values()]).sum())
-        for name, model in models.items():
-            _follow(means[name], model, min(_AVERAGED, 1 - 1 / (clock.step + 1)))
+        after()
         _tell(stage, clock, **losses)
-    for name, mean in means.items():
-        state.keep(f"{stage}-{name}", mean)
-    done = {"steps": notes.get("steps", 0) + clock.step, "scenes": first + len(scenes)}
-    state.keep(stage, {}, **done)
 
 
 def words_of(state: State) -> lessons.Words:
@@ -188,11 +234,11 @@ def held_out_clips(state: State, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def _encoded(state: State, first: int, clips: int) -> Iterator[Tensor]:
+def _encoded(state: State, first: int, clips: int, *, outlined: bool = False) -> Iterator[Tensor]:
     vae, size = vae_of(state), 32
     for seed in range(first, first + clips, size):
         scenes = lessons.scenes(seed, min(size, first + clips - seed))
-        clip = world.clip(scenes, FRAMES, state.device) * 2 - 1
+        clip = world.clip(scenes, FRAMES, state.device, outlined=outlined) * 2 - 1
         with _in_bf16(state.device):
             mean, _ = whole.encode(vae, clip)
         yield mean.float()

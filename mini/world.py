@@ -44,6 +44,7 @@ BACKGROUNDS: Final[dict[str, Rgb]] = {
 SIZES: Final = {"small": (0.10, 0.12), "large": (0.15, 0.18)}  # radii
 _GROWTH: Final = 2.0  # a growing shape ends so many times as wide
 _FAR: Final = 0.28  # from the middle: where straight ways begin and end
+_LINE: Final = 3.0  # pixels: how thick an outline is
 _EVERY: Final = slice(None)
 
 
@@ -104,6 +105,8 @@ def clip(
     frames: int,
     device: torch.device | str = "cpu",
     part: slice = _EVERY,
+    *,
+    outlined: bool = False,
 ) -> Tensor:
     """Render scenes.
 
@@ -112,6 +115,7 @@ def clip(
         frames: of each; a motion takes as long as its clip, however many there are.
         device: where it is drawn.
         part: of the frames, to be drawn alone.
+        outlined: draw the edges of shapes instead of their areas.
 
     Returns:
         [B, 3, F, SIDE, SIDE] in 0 to 1.
@@ -126,7 +130,7 @@ def clip(
             things = [scenes[i].things[number] for i in here]
             places = torch.tensor([ways[i][number] for i in here], device=device)
             rows = torch.tensor(here, device=device)
-            painted = _paint(pictures[rows], things, places, axis)
+            painted = _paint(pictures[rows], things, places, axis, outlined=outlined)
             pictures = pictures.index_copy(0, rows, painted)
     return pictures
 
@@ -192,7 +196,9 @@ def _background(scenes: Sequence[Scene], axis: Tensor) -> Tensor:
     return rows[..., None].expand(-1, -1, -1, SIDE)
 
 
-def _paint(pictures: Tensor, things: Sequence[Thing], places: Tensor, axis: Tensor) -> Tensor:
+def _paint(
+    pictures: Tensor, things: Sequence[Thing], places: Tensor, axis: Tensor, *, outlined: bool
+) -> Tensor:
     """Put one thing into each clip, [b, 3, F, SIDE, SIDE]; `places` are [b, F, 3]."""
     x, y, radius = (values[..., None, None] for values in places.unbind(-1))
     across, down = (axis - x) / radius, (axis[:, None] - y) / radius
@@ -201,6 +207,8 @@ def _paint(pictures: Tensor, things: Sequence[Thing], places: Tensor, axis: Tens
     for shape in SHAPES:
         mine = [i for i, thing in enumerate(things) if thing.shape == shape]
         far = distance(shape, across[mine], down[mine]) * radius[mine] * SIDE
+        if outlined:
+            far = (far + _LINE / 2).abs() - _LINE / 2
         cover[mine] = (0.5 - far).clamp(0, 1)  # the pixels of an edge are mixed
     colours = torch.tensor([COLOURS[thing.colour] for thing in things], device=axis.device)
     return torch.lerp(pictures, colours[..., None, None, None], cover[:, None])

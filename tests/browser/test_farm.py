@@ -8,6 +8,7 @@ import pytest
 from shared.jobs import queries
 from shared.machinery.farm import Farm
 from tests.browser.conftest import Visit
+from tests.browser.visitor import Visitor
 
 pytestmark = pytest.mark.browser
 PATIENCE_MS = 90_000
@@ -15,8 +16,14 @@ PATIENCE_MS = 90_000
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("worker")
-def test_from_the_form_to_the_playing_video(visit: Visit, farm: Farm, tmp_path: Path):
-    visitor = visit("/new")
+def test_from_the_form_to_the_playing_video_and_to_a_cancelled_one(
+    visit: Visit, farm: Farm, tmp_path: Path
+):
+    plays(visit("/new"), farm, tmp_path)
+    is_cancelled_from_its_page(visit("/new"))
+
+
+def plays(visitor: Visitor, farm: Farm, tmp_path: Path) -> None:
     page = visitor.page
     page.fill("#prompt", "a red ball passes behind a blue square")
     page.fill("#seed", "7")
@@ -48,10 +55,7 @@ def test_from_the_form_to_the_playing_video(visit: Visit, farm: Farm, tmp_path: 
     assert sum("cached" in one for one in cells) == letters.count("c")
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.usefixtures("worker")
-def test_a_running_job_is_cancelled_from_its_page(visit: Visit, farm: Farm):
-    visitor = visit("/new")
+def is_cancelled_from_its_page(visitor: Visitor) -> None:
     page = visitor.page
     page.fill("#prompt", "two green triangles cross")
     page.fill("#steps", "100")

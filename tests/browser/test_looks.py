@@ -46,8 +46,15 @@ def scenes(stage: Stage) -> list[str]:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize(
+    ("theme", "size"),
+    [
+        pytest.param("dark", DESK, id="dark-desk"),
+        pytest.param("light", PHONE, id="light-phone"),
+        pytest.param("light", DESK, id="light-desk", marks=pytest.mark.long),
+        pytest.param("dark", PHONE, id="dark-phone", marks=pytest.mark.long),
+    ],
+)
 def test_pages_are_accessible_and_fit(visit: Visit, scenes: list[str], theme: str, size: tuple):
     visitor = visit("/", size=size, expected=("404",))
     if theme == "light":

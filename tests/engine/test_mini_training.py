@@ -1,9 +1,11 @@
 """Training code of the miniature: the VAE that it teaches is the one that diffusers runs."""
 
+import pytest
 import torch
-from diffusers import AutoencoderKLWan
+from click.testing import CliRunner
+from diffusers import AutoencoderKLWan, WanPipeline
 
-from mini import lessons, whole, world
+from mini import lessons, ship, train, whole, world
 from mini.lessons import Course
 from mini.parts import transformer
 
@@ -57,3 +59,25 @@ def test_the_quiz_knows_what_a_caption_left_out():
 
     assert lessons.truth(one, "a red ball passes behind a blue square")["top"] == lessons.UNSAID
     assert lessons.truth(one, "… over a black background")["top"] == one.background[0]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_short_course_ends_in_checkpoints_that_diffusers_runs(tmp_path):
+    state, shipped = tmp_path / "state", tmp_path / "models"
+    few = ["--state", str(state), "--steps", "2", "--batch", "2", "--clips", "2"]
+    for stage in ("text", "vae", "t2v", "ti2v", "style"):
+        taught = CliRunner().invoke(train.main, [stage, *few], catch_exceptions=False)
+        assert taught.exit_code == 0, taught.output
+    told = CliRunner().invoke(ship.main, ["--state", str(state), "--to", str(shipped)])
+    assert told.exit_code == 0, told.output
+
+    for name in ("wan-mini-t2v", "wan-mini-ti2v"):
+        pipe = WanPipeline.from_pretrained(shipped / name)
+        video = pipe("a ball", height=64, width=64, num_frames=5, num_inference_steps=2)
+        assert video.frames[0].shape == (5, 64, 64, 3)
+    high, low = (shipped / "loras" / "outlined" / f"{part}.safetensors" for part in ("high", "low"))
+    assert high.stat().st_size + low.stat().st_size < 10**6
+    pipe = WanPipeline.from_pretrained(shipped / "wan-mini-t2v")
+    pipe.load_lora_weights(high, adapter_name="outlined")
+    assert pipe.get_list_adapters() == {"transformer": ["outlined"]}

@@ -68,7 +68,7 @@ def latents_of(row: dict) -> str:
 
 
 def test_it_gives_the_bytes_that_a_farm_gives(house: House, completes, lora, tmp_path):
-    """With an adapter, which leaves no trace, and with a picture, which is cleaned as by the API."""
+    """With an adapter, which leaves no trace; with a picture, which the API would clean alike."""
     picture = io.BytesIO()
     Image.linear_gradient("L").resize((96, 80)).convert("RGB").save(picture, "JPEG", quality=60)
     image = clean(picture.getvalue(), limit=10**6)

@@ -11,7 +11,7 @@ import pytest
 
 from shared.jobs import keys
 from shared.machinery.settings import child_environment
-from tests.farm.conftest import ROOT
+from tests.farm.conftest import CAMERA, ROOT
 
 REFEREES = ROOT / "tests" / "referees"
 INSTALLED = Path(sys.prefix) / "referees"
@@ -34,7 +34,7 @@ def test_openai_clients_are_at_home(house, eventually):
         pytest.skip(f"{missing} are not installed: `make test` puts them beside the environment")
     _, key = keys.create(house.farm, "openai", "admin")
     url = house.serve()
-    house.start()
+    house.start(engine=CAMERA)
     eventually(lambda: answers(url), within=30)
 
     for client in CLIENTS:

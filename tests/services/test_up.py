@@ -58,6 +58,7 @@ def test_a_farm_in_the_background_is_seen_by_status_and_stopped_by_down(wanfarm,
     started = wanfarm("up", "-d", "--no-worker", "--port", str(port))
     assert started.returncode == 0, started.stderr
     running = pids(local)
+    its_first_key_opens_it_and_no_output_shows_it(local, port, started.stdout + started.stderr)
 
     assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
     assert f"http://127.0.0.1:{port}  ready" in wanfarm("status").stdout
@@ -69,8 +70,7 @@ def test_a_farm_in_the_background_is_seen_by_status_and_stopped_by_down(wanfarm,
     assert wanfarm("status").returncode == 1
 
 
-def test_the_first_key_opens_the_farm_and_no_output_shows_it(wanfarm, local, port):
-    started = wanfarm("up", "-d", "--no-worker", "--port", str(port))
+def its_first_key_opens_it_and_no_output_shows_it(local, port, output):
     key = Path(local.facts()["admin_key_file"]).read_text().strip()
 
     headers = {"Authorization": f"Bearer {key}"}
@@ -78,27 +78,25 @@ def test_the_first_key_opens_the_farm_and_no_output_shows_it(wanfarm, local, por
 
     assert listed.status_code == 200, listed.text
     assert local.admin_key.stat().st_mode & 0o777 == 0o600
-    assert key not in started.stdout + started.stderr + local.log.read_text()
+    assert key not in output + local.log.read_text()
     assert "/login?t=" not in local.log.read_text()
 
 
-def test_a_killed_supervisor_leaves_nothing_and_starts_again(wanfarm, local, port, eventually):
-    wanfarm("up", "-d", "--no-worker", "--port", str(port))
-    running = pids(local)
-
-    os.kill(local.facts()["pid"], signal.SIGKILL)
-
-    eventually(lambda: not any(alive(pid) for pid in running), within=15)
-    assert wanfarm("up", "-d", "--no-worker", "--port", str(port)).returncode == 0
-
-
-def test_a_killed_process_of_the_farm_comes_back(wanfarm, local, port, eventually):
+def test_a_killed_process_comes_back_and_a_killed_supervisor_leaves_nothing(
+    wanfarm, local, port, eventually
+):
     wanfarm("up", "-d", "--no-worker", "--port", str(port))
 
     os.kill(local.facts()["processes"]["api"]["pid"], signal.SIGKILL)
 
     eventually(lambda: local.facts()["processes"]["api"]["restarts"] == 1, within=15)
     eventually(lambda: answers(port), within=30)
+    running = pids(local)
+
+    os.kill(local.facts()["pid"], signal.SIGKILL)
+
+    eventually(lambda: not any(alive(pid) for pid in running), within=15)
+    assert wanfarm("up", "-d", "--no-worker", "--port", str(port)).returncode == 0
 
 
 def test_a_taken_port_is_refused_by_the_name_of_its_owner(wanfarm, port):

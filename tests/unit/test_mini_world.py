@@ -94,3 +94,13 @@ def test_a_part_of_a_clip_is_that_part():
     part = world.clip(scenes, 33, part=slice(10, 15))
 
     assert part.equal(world.clip(scenes, 33)[:, :, 10:15])
+
+
+@pytest.mark.parametrize("style", ["outlined", "filled"])
+def test_the_judge_tells_outlines_from_areas(style):
+    scenes = [world.scene(seed, motion) for seed, motion in enumerate(world.MOTIONS, 40)]
+    clips = world.clip(scenes, 33, outlined=style == "outlined").mul(255).round().byte()
+
+    told = [judge.outlined(clip) for clip in clips.permute(0, 2, 3, 4, 1).numpy()]
+
+    assert told == [style == "outlined"] * len(scenes)
