@@ -210,7 +210,10 @@ def vae_of(state: State) -> Any:  # noqa: ANN401 - its parts have no types
     vae = parts.vae()
     whole.prepare(vae)
     restored: Any = state.restore("vae", vae)
-    return restored.to(memory_format=torch.channels_last_3d)  # as GPUs like to multiply them
+    for weights in restored.parameters():
+        if weights.dim() == 5:  # as GPUs like to multiply them
+            weights.data = weights.data.to(memory_format=torch.channels_last_3d)
+    return restored
 
 
 def transformer_of(state: State, name: str) -> WanTransformer3DModel:
