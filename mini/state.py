@@ -36,10 +36,15 @@ class State:
 
     def keep(self, name: str, weights: dict[str, torch.Tensor], **notes: object) -> None:
         """Write a part's weights and what there is to say of them."""
-        held = {key: value.detach().float().cpu().contiguous().clone() for key, value in weights.items()}
+        held = {key: _alone(value) for key, value in weights.items()}
         save_file(held, self._folder / f"{name}.safetensors")
         self.progress[name] = self.progress.get(name, {}) | notes
         self._notes.write_text(json.dumps(self.progress, indent=1) + "\n")
+
+
+def _alone(weights: torch.Tensor) -> torch.Tensor:
+    """A copy in fp32 that shares no memory with another, as files want it."""
+    return weights.detach().float().cpu().clone(memory_format=torch.contiguous_format)
 
 
 class Clock:
