@@ -272,7 +272,7 @@ def _follow(mean: dict[str, Tensor], model: WanTransformer3DModel, share: float)
 
 def _tell(what: str, clock: Clock, **values: Tensor) -> None:
     if clock.step % 100 == 0:
-        told = ", ".join(f"{name} {float(value):.4f}" for name, value in values.items())
+        told = ", ".join(f"{name} {value.detach().item():.4f}" for name, value in values.items())
         print(f"{what}: step {clock.step}, {clock.over:.0%}, {told}", flush=True)
 
 
