@@ -1,4 +1,4 @@
-"""Self-attention across two ranks, with as many heads as it takes for a half to travel alone."""
+"""Self-attention across two ranks, by Ulysses and in a ring."""
 
 from pathlib import Path
 
