@@ -1,8 +1,8 @@
 """Teaches the miniature, one stage a call: `python -m mini.train vae --state FOLDER`.
 
 The stages in order: `text`, `vae`, then `t2v` and `ti2v`, which may run beside each other, and
-`style` after `t2v`. A call goes on from what the folder holds, for as many minutes as it is given.
-`mini.ship` writes the checkpoints.
+`style` after `t2v`. A call goes on from what the folder holds, for as many minutes as it is given;
+only `style` begins anew. `mini.ship` writes the checkpoints.
 """
 
 from collections.abc import Callable, Iterator
