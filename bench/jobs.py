@@ -1,10 +1,10 @@
 """Whole jobs by the clock, from the order to the closed file: `python -m bench.jobs`.
 
-A job is one video of the model's own size, frames and steps, on ranks as a worker starts them.
-Beside one rank diffusers' pipeline renders the same, at the same time where there is a second GPU,
-else afterwards; writing a file is not in its time. Weights are random and of real size, so cached
-jobs take a threshold that nothing reaches: they cache as much as warm-up and the limit in a row
-allow.
+A job is one video of the model's own size, frames and steps, on ranks as a worker starts them; with
+`--steps 4 --unguided` it is what distilled adapters need. Beside one rank diffusers' pipeline
+renders the same, at the same time where there is a second GPU, else afterwards; writing a file is
+not in its time. Weights are random and of real size, so cached jobs take a threshold that nothing
+reaches: they cache as much as warm-up and the limit in a row allow.
 """
 
 import tempfile
@@ -30,9 +30,7 @@ from worker.ranks.messages import Generate, Load
 
 _ENGINE: Final = "worker.engine.engine:Engine"
 _POLICY: Final = CachePolicy(rdt=0.999, taylorseer=True)
-_UNGUIDED: Final = {"guidance_high": 1.0, "guidance_low": 1.0}
 _THEIRS: Final = "diffusers"
-_WHOLE: Final = ""  # the kind of the job with all steps
 
 
 @click.command()
@@ -45,30 +43,34 @@ _WHOLE: Final = ""  # the kind of the job with all steps
     default=("bf16",), show_default=True,
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Instead of the model's own.")
+@click.option("--unguided", is_flag=True, help="Without guidance; then nothing is cached either.")
 @click.option("--models", type=click.Path(path_type=Path), help="Where checkpoints are kept.")
 @click.option("--to", type=click.Path(path_type=Path), help="Else a file of this model and ranks.")
 def main(
     model: str, ranks: int, precisions: tuple[Precision, ...], steps: int | None, *,
-    models: Path | None, to: Path | None,
+    unguided: bool, **paths: Path | None,
 ) -> None:  # fmt: skip
-    """Render each kind of job once, after a short one to warm up.
+    """Render the job once in each way, after a short one to warm up.
 
     The record is written again after each job, so that a run cut short keeps what it has.
     """
-    spec = _spec(model, steps)
-    table = _Table(spec, ranks, to or Path(f"bench/measured/jobs-{model}-{ranks}.json"))
+    spec = _spec(model, steps, unguided=unguided)
+    kind = f"-{spec.steps}-unguided" if unguided else ""
+    table = _Table(
+        spec, ranks, paths["to"] or Path(f"bench/measured/jobs-{model}{kind}-{ranks}.json")
+    )
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
-        directory = (models or Path(folder)) / spec.card.directory
+        directory = (paths["models"] or Path(folder)) / spec.card.directory
         if not directory.exists():
             checkpoints.write(model, directory.parent)
         spare = torch.cuda.device_count() > 1
         render = partial(_diffusers, directory, spec, _place(spare=spare))
         waiting = beside.submit(render) if spare and ranks == 1 else None
         for precision in precisions:
-            for kind, job in _Jobs(directory, Path(folder), spec, ranks).run(precision):
-                table.add(kind, job)
+            for job in _Jobs(directory, Path(folder), spec, ranks).run(precision):
+                table.add(job)
         if ranks == 1:
-            table.add(_WHOLE, waiting.result() if waiting else render())
+            table.add(waiting.result() if waiting else render())
 
 
 class _Job(NamedTuple):
@@ -80,26 +82,23 @@ class _Job(NamedTuple):
 
 
 class _Table:
-    """The rows of a record, one for each kind of job."""
+    """The row of a record, longer with each job."""
 
     def __init__(self, spec: GenerationSpec, ranks: int, to: Path) -> None:
-        self._shape = f"{spec.model} {spec.width}x{spec.height}x{spec.frames}"
-        self._steps = f"{spec.steps} steps"
+        shape = f"{spec.model} {spec.width}x{spec.height}x{spec.frames}"
+        guidance = "" if spec.guided else " without guidance"
+        self._name = f"job {shape}, {spec.steps} steps{guidance}"
         self._ranks = ranks
         self._to = to
-        self._jobs: dict[str, list[_Job]] = {}  # by kind
-        self._rows: dict[str, dict[str, Any]] = {}
+        self._jobs: list[_Job] = []
 
-    def add(self, kind: str, job: "_Job") -> None:
+    def add(self, job: "_Job") -> None:
         """Take one more job in, and write the record."""
-        jobs = self._jobs.setdefault(kind, [])
-        jobs.append(job)
-        samples = {job.way: [job.ms] for job in jobs}
-        base = _THEIRS if _THEIRS in samples else jobs[0].way
-        name = f"job {self._shape}, {kind or self._steps}"
-        phases = {job.way: job.phases for job in jobs}
-        self._rows[kind] = row(name, base, samples, ranks=self._ranks, phase_seconds=phases)
-        record(self._to, [*self._rows.values()])
+        self._jobs.append(job)
+        samples = {job.way: [job.ms] for job in self._jobs}
+        base = _THEIRS if _THEIRS in samples else self._jobs[0].way
+        phases = {job.way: job.phases for job in self._jobs}
+        record(self._to, [row(self._name, base, samples, ranks=self._ranks, phase_seconds=phases)])
 
 
 class _Jobs:
@@ -115,8 +114,8 @@ class _Jobs:
         self._ranks = ranks
         self._number = 0
 
-    def run(self, precision: Precision) -> Iterator[tuple[str, _Job]]:
-        """Give each job with its kind."""
+    def run(self, precision: Precision) -> Iterator[_Job]:
+        """Give each job when it has ended."""
         spec, card = self._spec, self._spec.card
         cache = CachePolicies(high=_POLICY, low=_POLICY if card.experts > 1 else None)
         self._group.start()
@@ -128,13 +127,10 @@ class _Jobs:
                 build=Build(precision=precision),
             )
             self._group.load(load)
-            self._render(_changed(spec, steps=2))
-            yield _WHOLE, _Job(precision, *self._render(spec))
-            yield _WHOLE, _Job(f"{precision}, cached", *self._render(spec, cache))
-            if card.experts > 1:
-                distilled = _changed(spec, steps=4, **_UNGUIDED)
-                self._render(_changed(spec, steps=2, **_UNGUIDED))
-                yield "4 steps without guidance", _Job(precision, *self._render(distilled))
+            self._render(_short(spec))
+            yield _Job(precision, *self._render(spec))
+            if spec.guided:
+                yield _Job(f"{precision}, cached", *self._render(spec, cache))
         finally:
             self._group.stop()
 
@@ -190,17 +186,19 @@ def _diffusers(directory: Path, spec: GenerationSpec, place: str) -> _Job:
     return _Job(_THEIRS, (time.monotonic() - began) * 1000, {})
 
 
-def _spec(model: str, steps: int | None) -> GenerationSpec:
+def _spec(model: str, steps: int | None, *, unguided: bool) -> GenerationSpec:
     """The model's own video; of A14B's sizes the smaller."""
     card = MODELS[model]
     size = min(card.native_sizes, key=lambda size: (size.width * size.height, -size.width))
     given = {"model": model, "prompt": "a lighthouse in a storm", "seed": 1}
     shape = {"width": size.width, "height": size.height, "steps": steps or card.steps}
-    return GenerationSpec.model_validate(given | shape)
+    levels = ("guidance_high", "guidance_low")[: card.experts] if unguided else ()
+    return GenerationSpec.model_validate(given | shape | dict.fromkeys(levels, 1.0))
 
 
-def _changed(spec: GenerationSpec, **fields: object) -> GenerationSpec:
-    return GenerationSpec.model_validate(spec.model_dump(exclude_unset=True) | fields)
+def _short(spec: GenerationSpec) -> GenerationSpec:
+    """The same with two steps."""
+    return GenerationSpec.model_validate(spec.model_dump(exclude_unset=True) | {"steps": 2})
 
 
 if __name__ == "__main__":

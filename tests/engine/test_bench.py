@@ -44,10 +44,11 @@ def test_jobs_are_timed_from_one_to_the_next(tmp_path):
 def test_whole_jobs_are_timed_beside_diffusers(tmp_path):
     words = ("--model", "wan-mini-t2v", "--steps", "4")
 
-    whole, distilled = ran(jobs.main, tmp_path / "jobs.json", *words)
+    (guided,) = ran(jobs.main, tmp_path / "guided.json", *words)
+    (unguided,) = ran(jobs.main, tmp_path / "unguided.json", *words, "--unguided")
 
-    assert set(whole["ratio"]) == {"diffusers", "bf16", "bf16, cached"}
-    assert set(distilled["ratio"]) == {"bf16"}
+    assert set(guided["ratio"]) == {"diffusers", "bf16", "bf16, cached"}
+    assert set(unguided["ratio"]) == {"diffusers", "bf16"}
 
 
 @pytest.mark.long
