@@ -18,10 +18,9 @@ class State:
         folder.mkdir(parents=True, exist_ok=True)
         self.device = device
         self._folder = folder
-        self._notes = folder / "progress.json"
-        self.progress: dict[str, Any] = {}
-        if self._notes.exists():
-            self.progress = json.loads(self._notes.read_text())
+        self.progress: dict[str, dict[str, Any]] = {
+            notes.stem: json.loads(notes.read_text()) for notes in folder.glob("*.json")
+        }
 
     def restore(self, name: str, part: nn.Module) -> nn.Module:
         """Bring a part to the device, with what it has learnt so far."""
@@ -35,11 +34,15 @@ class State:
         return load_file(self._folder / f"{name}.safetensors")
 
     def keep(self, name: str, weights: dict[str, torch.Tensor], **notes: object) -> None:
-        """Write a part's weights and what there is to say of them."""
+        """Write a part's weights and what there is to say of them.
+
+        Each part has files of its own, so stages may run beside each other.
+        """
         held = {key: _alone(value) for key, value in weights.items()}
         save_file(held, self._folder / f"{name}.safetensors")
-        self.progress[name] = self.progress.get(name, {}) | notes
-        self._notes.write_text(json.dumps(self.progress, indent=1) + "\n")
+        notes = self.progress[name] = self.progress.get(name, {}) | notes
+        told = json.dumps(notes, indent=1) + "\n"
+        (self._folder / f"{name}.json").write_text(told)
 
 
 def _alone(weights: torch.Tensor) -> torch.Tensor:

@@ -27,10 +27,25 @@ COURSES: Final = {
     },
     "ti2v": {"single": Course(SHIFTS["ti2v"], expands=True)},
 }
-# What the VAE sees by turns: frames of a clip, clips in a batch, the share of the time. Pictures
-# come first: what is learnt from them is cheap, and holds for clips.
-_VAE_STAGES: Final = ((1, 128, 0.2), (5, 64, 0.3), (17, 32, 0.5))
-_CROP: Final = 64  # pixels of a clip's side that are looked at, three times out of four
+
+
+class View(NamedTuple):
+    """What the VAE sees in one part of its time."""
+
+    frames: int
+    side: int  # pixels
+    batch: int
+    rate: float  # of learning, at its peak
+    share: float  # of the time
+
+
+# Pictures come first: what is learnt from them is cheap, and holds for clips. Whole pictures come
+# last: edges and the attention over all of a picture are not in parts of it.
+_VIEWS: Final = (
+    View(frames=1, side=128, batch=64, rate=1e-3, share=0.2),
+    View(frames=17, side=64, batch=32, rate=7e-4, share=0.5),
+    View(frames=17, side=128, batch=12, rate=4e-4, share=0.3),
+)
 _HELD_OUT: Final = 10_000_000  # seeds of scenes that nobody is taught
 _DROPOUT: Final = 0.1
 _AVERAGED: Final = 0.999
@@ -53,7 +68,7 @@ class Clips(NamedTuple):
 @click.argument("stage", type=click.Choice(["text", "vae", "t2v", "ti2v", "style"]))
 @click.option("--state", "folder", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", default=8.0, show_default=True, help="Of training.")
-@click.option("--batch", default=256, show_default=True, help="Clips that a transformer sees.")
+@click.option("--batch", default=128, show_default=True, help="Clips that a transformer sees.")
 @click.option("--clips", default=16_384, show_default=True, help="Clips that are encoded.")
 @click.option("--steps", type=click.IntRange(1), help="End a stage after so many.")
 def main(
@@ -65,12 +80,10 @@ def main(
     if stage == "text":
         teach_text(state, Clock(minutes, steps), batch)
     elif stage == "vae":
-        known = "vae" in state.progress
-        stages = _VAE_STAGES[-1:] if known else _VAE_STAGES
-        whole_time = sum(share for *_, share in stages)
-        for frames, count, share in stages:
-            clock = Clock(minutes * share / whole_time, steps)
-            teach_vae(state, clock, frames, min(count, batch))
+        views = _VIEWS[-1:] if "vae" in state.progress else _VIEWS
+        for view in views:
+            share = view.share / sum(one.share for one in views)
+            teach_vae(state, Clock(minutes * share, steps), view, min(view.batch, batch))
         measure_latents(state, min(256, clips))
     elif stage == "style":
         teach_style(state, Clock(minutes, steps), batch, clips)
@@ -98,31 +111,33 @@ def teach_text(state: State, clock: Clock, batch: int) -> None:
     )
 
 
-def teach_vae(state: State, clock: Clock, frames: int, batch: int) -> None:
-    """Teach the VAE some frames of clips at a time."""
+def teach_vae(state: State, clock: Clock, view: View, batch: int) -> None:
+    """Teach the VAE one view of clips."""
     vae = vae_of(state)
+    if state.device.type == "cuda":
+        vae.encoder.compile(dynamic=False)
+        vae.decoder.compile(dynamic=False)
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
     notes = state.progress.get("vae", {})
     done = notes.get("steps", 0)
     psnr = torch.zeros(())
-    while clock.tick(optimizer, 1e-3 if frames == 1 else 5e-4):
+    while clock.tick(optimizer, view.rate):
         first = (done + clock.step) * batch
-        start = torch.randint(FRAMES - frames + 1, ()).item()
-        part = slice(int(start), int(start) + frames)
+        start = int(torch.randint(FRAMES - view.frames + 1, ()))
+        part = slice(start, start + view.frames)
         clip = world.clip(lessons.scenes(first, batch), FRAMES, state.device, part) * 2 - 1
-        if frames > 1 and clock.step % 4:
-            clip = _cropped(clip)
+        clip = _cropped(clip, view.side)
         with _in_bf16(state.device):
             loss, psnr = lessons.reconstruction(vae, clip)
         _learn(optimizer, loss)
-        _tell(f"vae, {frames} frames", clock, loss=loss, psnr=psnr)
+        _tell(f"vae, {view.frames} frames of {view.side} pixels", clock, loss=loss, psnr=psnr)
     state.keep("vae", vae.state_dict(), steps=done + clock.step)
 
 
-def _cropped(clip: Tensor) -> Tensor:
+def _cropped(clip: Tensor, side: int) -> Tensor:
     """Some part of the pictures, the same in all of them."""
-    top, left = torch.randint(world.SIDE - _CROP + 1, (2,)).tolist()
-    return clip[..., top : top + _CROP, left : left + _CROP]
+    top, left = torch.randint(world.SIDE - side + 1, (2,)).tolist()
+    return clip[..., top : top + side, left : left + side]
 
 
 def measure_latents(state: State, clips: int) -> None:
@@ -184,7 +199,7 @@ def _teach(
         betas=(0.9, 0.98), weight_decay=0.01,
     )  # fmt: skip
     drawn = lessons.batches(len(scenes), clips.batch, state.device, clips.first)
-    while clock.tick(optimizer, 1.5e-3):
+    while clock.tick(optimizer, 1e-3):
         rows = next(drawn)
         said = lessons.captions([scenes[i] for i in rows.tolist()], clock.step, _DROPOUT)
         with torch.no_grad():
