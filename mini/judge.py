@@ -195,18 +195,11 @@ def _of_one(track: _Track) -> Motion | None:
         return "grow" if growth > 1.8 else "shrink" if growth < 1 / 1.8 else "still"
     if min(reach_x, reach_y) > _WIDE:
         return "circle"
-    if reach_x < _STILL and reach_y > _WIDE and _turns(track.places[there, 1]) >= 2:
+    if reach_x < _STILL and reach_y > _WIDE and abs(y) < reach_y / 2:
         return "bounce"
     if abs(x) > abs(y):
         return "right" if x > 0 else "left"
     return "down" if y > 0 else "up"
-
-
-def _turns(values: np.ndarray) -> int:
-    """How often a way changes its direction; steps of less than a pixel do not count."""
-    steps = np.diff(values)
-    signs = np.sign(steps[np.abs(steps) > 0.008])
-    return int((signs[1:] != signs[:-1]).sum())
 
 
 def _of_two(one: _Track, other: _Track) -> Motion | None:

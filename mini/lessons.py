@@ -12,7 +12,7 @@ from transformers import T5Tokenizer, UMT5EncoderModel
 
 from mini import whole, world
 
-FRAMES: Final = 33
+FRAMES: Final = 17
 PROMPT_TOKENS: Final = 512  # of the transformer's input, zeros past a caption's end
 UNSAID: Final = "unsaid"
 _KL: Final = 1e-6

@@ -117,7 +117,7 @@ def teach_vae(state: State, clock: Clock, view: View, batch: int) -> None:
     if state.device.type == "cuda":
         vae.encoder.compile(dynamic=False)
         vae.decoder.compile(dynamic=False)
-    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     notes = state.progress.get("vae", {})
     done = notes.get("steps", 0)
     psnr = torch.zeros(())
@@ -196,7 +196,7 @@ def _teach(
     scenes = lessons.scenes(clips.first, len(clips.latents))
     optimizer = torch.optim.AdamW(
         [one for model in models.values() for one in model.parameters() if one.requires_grad],
-        betas=(0.9, 0.98), weight_decay=0.01,
+        betas=(0.9, 0.98), weight_decay=0.01, fused=True,
     )  # fmt: skip
     drawn = lessons.batches(len(scenes), clips.batch, state.device, clips.first)
     while clock.tick(optimizer, 1e-3):

@@ -165,9 +165,9 @@ def _alone(one: Scene, t: float, radius: float) -> tuple[float, float, float]:
             return (*_straight(one, one.motion)(t), radius)
         case "circle":
             angle = 2 * math.pi * (one.turn + math.copysign(t, one.turn))
-            return (x + 0.24 * math.cos(angle), y + 0.24 * math.sin(angle), radius)
+            return (x + 0.22 * math.cos(angle), y + 0.22 * math.sin(angle), radius)
         case "bounce":
-            return (x, 0.80 - 0.5 * abs(math.sin(2 * math.pi * t + 0.5)), radius)
+            return (x, 0.78 - 0.5 * math.sin(math.pi * t), radius)
         case "grow":
             return (x, y, radius * (1 + (_GROWTH - 1) * t))
         case "shrink":

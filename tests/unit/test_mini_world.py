@@ -11,7 +11,7 @@ from mini import judge, world
 from mini.judge import Verdict
 
 
-def shown(scenes, frames=33) -> np.ndarray:
+def shown(scenes, frames=17) -> np.ndarray:
     """Clips as they come out of a file, [B, F, H, W, 3]."""
     clips = world.clip(scenes, frames).mul(255).round().byte()
     return clips.permute(0, 2, 3, 4, 1).numpy()
@@ -66,7 +66,7 @@ def test_it_sees_what_another_scene_does_not_share(property_):
 
 
 def test_an_empty_clip_shows_a_background_and_nothing_else():
-    grey = np.full((33, world.SIDE, world.SIDE, 3), 128, np.uint8)
+    grey = np.full((17, world.SIDE, world.SIDE, 3), 128, np.uint8)
 
     seen = judge.seen(grey)
 
@@ -91,15 +91,15 @@ def test_captions_are_made_of_the_known_words():
 def test_a_part_of_a_clip_is_that_part():
     scenes = [world.scene(seed) for seed in range(4)]
 
-    part = world.clip(scenes, 33, part=slice(10, 15))
+    part = world.clip(scenes, 17, part=slice(10, 15))
 
-    assert part.equal(world.clip(scenes, 33)[:, :, 10:15])
+    assert part.equal(world.clip(scenes, 17)[:, :, 10:15])
 
 
 @pytest.mark.parametrize("style", ["outlined", "filled"])
 def test_the_judge_tells_outlines_from_areas(style):
     scenes = [world.scene(seed, motion) for seed, motion in enumerate(world.MOTIONS, 40)]
-    clips = world.clip(scenes, 33, outlined=style == "outlined").mul(255).round().byte()
+    clips = world.clip(scenes, 17, outlined=style == "outlined").mul(255).round().byte()
 
     told = [judge.outlined(clip) for clip in clips.permute(0, 2, 3, 4, 1).numpy()]
 
