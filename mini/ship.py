@@ -53,7 +53,9 @@ def write(state: State, to: Path) -> None:
             boundary_ratio=parts.BOUNDARY if second else None,
             expand_timesteps=name == "ti2v",
         )
-        pipe.save_pretrained(to / f"wan-mini-{name}")
+        goal = to / f"wan-mini-{name}"
+        shutil.rmtree(goal, ignore_errors=True)
+        pipe.save_pretrained(goal)
     for part in _SHARED:
         twin = to / "wan-mini-ti2v" / part
         shutil.rmtree(twin)
