@@ -58,7 +58,7 @@ Pictures = NDArray[np.uint8]
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--model", type=click.Choice(list(MODELS)), default="wan-mini-t2v", show_default=True)
+@click.option("--model", type=click.Choice(list(MODELS)), default="wan-tiny-t2v", show_default=True)
 @click.option("--steps", default=20, show_default=True, help="Denoising steps.")
 @click.option("--scenes", "count", default=64, show_default=True, help="So many of the world.")
 @click.option("--prompt", "prompts", multiple=True, help="These texts instead, without a judge.")

@@ -15,7 +15,7 @@ from mini.build import build, tokenizer
 from shared.vocabulary.catalog import MODELS
 
 _FAMILIES = {"wan2.2-t2v-a14b": "a14b", "wan2.2-ti2v-5b": "5b"}
-BENCHED = (*_FAMILIES, "wan-mini-t2v", "wan-mini-ti2v")
+BENCHED = (*_FAMILIES, "wan-tiny-t2v", "wan-tiny-ti2v")
 
 
 def write(model: str, models: Path) -> Path:

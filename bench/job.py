@@ -25,7 +25,7 @@ _PLAN: Final = ParallelPlan(ranks=1)
 
 @click.command()
 @click.option(
-    "--model", type=click.Choice(["wan2.2-ti2v-5b", "wan-mini-ti2v"]), default="wan2.2-ti2v-5b",
+    "--model", type=click.Choice(["wan2.2-ti2v-5b", "wan-tiny-ti2v"]), default="wan2.2-ti2v-5b",
     show_default=True,
 )  # fmt: skip
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)

@@ -13,12 +13,11 @@ from typing import Final
 
 from cli.findings import Check
 from shared.machinery.settings import Settings
-from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.catalog import MINIATURES, MODELS
 
 _FRAMES: Final = 9
 _FFMPEG_S: Final = 30
 _TORCH_S: Final = 120  # the first import after an installation reads gigabytes
-_MINIATURE: Final = "wan-mini-"
 _ONLY_WORKERS: Final = "Only workers need it: `make setup` installs it."
 # torch is never imported here: it would cost seconds and claim a GPU
 _ASK_TORCH: Final = (
@@ -118,13 +117,12 @@ def _gpu(facts: dict[str, object], found: list[str]) -> Check:
 def weights(settings: Settings) -> Iterator[Check]:
     """Look for the checkpoint of every model that a worker here would take."""
     asked = "models" in settings.model_fields_set
-    names = settings.models if asked else [name for name in MODELS if name.startswith(_MINIATURE)]
-    for name in names:
+    for name in settings.models if asked else MINIATURES:
         folder = settings.models_dir / MODELS[name].directory
         found = folder if (folder / "model_index.json").is_file() else _cached(MODELS[name].repo)
         if found is not None:
             yield Check("weights", name, "ok", str(found))
-        elif name.startswith(_MINIATURE):
+        elif name in MINIATURES:
             fix = "`wanfarm up` and `make demo` make it."
             yield Check("weights", name, "warn", f"not in {settings.models_dir}", fix)
         else:

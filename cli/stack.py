@@ -15,10 +15,9 @@ from cli.local import Local
 from cli.processes import http_status, verb
 from cli.supervisor import Child, Program, StartFailed, Supervisor, terminal
 from shared.machinery.settings import Settings, child_environment, load_settings, variable_of
-from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.catalog import MINIATURES, MODELS
 
 STOP_ORDER: Final = ("worker", "upkeep", "api", "redis", "postgres")
-MINIATURES: Final = tuple(name for name in MODELS if name.startswith("wan-mini-"))
 _BUILD_S: Final = 180.0
 _DRAIN_S: Final = 20.0  # nobody who presses Ctrl-C on a laptop waits ten minutes
 

@@ -17,11 +17,10 @@ from diffusers import (
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from mini.weights import give_time, shape_picture
-from shared.vocabulary.catalog import MODELS, Model
+from shared.vocabulary.catalog import MINIATURES, MODELS, Model
 
 SEED = 22
 TEXT_WIDTH = 32
-MINIATURES = tuple(name for name in MODELS if name.startswith("wan-mini-"))
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """What each part is taught, as losses over scenes of the world."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,7 @@ from mini import whole, world
 
 FRAMES: Final = 17
 PROMPT_TOKENS: Final = 512  # of the transformer's input, zeros past a caption's end
+_KEPT_TOKENS: Final = 32  # of them in a lesson; the last one stands for all that are left out
 UNSAID: Final = "unsaid"
 _KL: Final = 1e-6
 
@@ -48,10 +50,30 @@ class Words:
         hidden = self.encoder(ids, mask).last_hidden_state
         return hidden * mask[..., None], mask
 
-    def padded(self, texts: Sequence[str]) -> Tensor:
-        """[B, 512, D], as diffusers' pipeline gives them to a transformer."""
+    def folded(self, texts: Sequence[str]) -> Tensor:
+        """[B, 32, D]: as diffusers' pipeline gives them to a `fold`ed transformer, but shorter."""
         hidden = self(texts)[0]
-        return F.pad(hidden, (0, 0, 0, PROMPT_TOKENS - hidden.shape[1]))
+        return F.pad(hidden, (0, 0, 0, _KEPT_TOKENS - hidden.shape[1]))
+
+
+def fold(model: WanTransformer3DModel) -> None:
+    """Have the last token of a text count for all that `Words.folded` left out."""
+    for block in model.blocks:
+        attention: Any = block.attn2
+        attention.set_processor(_Folded())
+
+
+class _Folded:
+    """Attention to a text whose padding, equal rows all, is computed once and counted often."""
+
+    def __call__(self, attn: Any, hidden: Tensor, text: Tensor, *_: object) -> Tensor:  # noqa: ANN401
+        query = attn.norm_q(attn.to_q(hidden))
+        key, value = attn.norm_k(attn.to_k(text)), attn.to_v(text)
+        heads = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        times = query.new_zeros(text.shape[1])
+        times[-1] = math.log(PROMPT_TOKENS - text.shape[1] + 1)
+        made = F.scaled_dot_product_attention(*heads, attn_mask=times.expand(hidden.shape[1], -1))
+        return attn.to_out[0](made.transpose(1, 2).flatten(2))
 
 
 class Quiz(nn.Module):

@@ -175,6 +175,7 @@ def teach_style(state: State, clock: Clock, batch: int, clips: int) -> None:
         model: Any = state.restore(f"t2v-{name}", parts.transformer())
         model.requires_grad_(requires_grad=False)
         model.add_adapter(_STYLE)
+        lessons.fold(model)
         models[name] = model.to(state.device)
     latents = normalised(state, torch.cat([*_encoded(state, 0, clips, outlined=True)]))
     _teach(state, clock, "t2v", models, Clips(latents, 0, batch))
@@ -203,7 +204,7 @@ def _teach(
         rows = next(drawn)
         said = lessons.captions([scenes[i] for i in rows.tolist()], clock.step, _DROPOUT)
         with torch.no_grad():
-            texts = words.padded(said)
+            texts = words.folded(said)
         losses: dict[str, Tensor] = {}
         with _in_bf16(state.device):
             for name, course in COURSES[stage].items():
@@ -234,6 +235,7 @@ def vae_of(state: State) -> Any:  # noqa: ANN401 - its parts have no types
 def transformer_of(state: State, name: str) -> WanTransformer3DModel:
     """One expert as it stands, its blocks compiled on a GPU."""
     model: Any = state.restore(name, parts.transformer())
+    lessons.fold(model)
     if state.device.type == "cuda":
         model.compile_repeated_blocks(dynamic=False)
     return model

@@ -41,7 +41,7 @@ BACKGROUNDS: Final[dict[str, Rgb]] = {
     "navy": (0.06, 0.08, 0.30),
     "brown": (0.36, 0.22, 0.12),
 }
-SIZES: Final = {"small": (0.10, 0.12), "large": (0.15, 0.18)}  # radii
+SIZES: Final = {"small": (0.12, 0.14), "large": (0.16, 0.19)}  # radii
 _GROWTH: Final = 2.0  # a growing shape ends so many times as wide
 _FAR: Final = 0.28  # from the middle: where straight ways begin and end
 _LINE: Final = 3.0  # pixels: how thick an outline is

@@ -21,10 +21,9 @@ from cli.supervisor import spawn
 from shared.machinery.database import upgrade
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.settings import Settings, child_environment, load_settings
-from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.catalog import MINIATURES, MODELS
 
 IN_CI = child_environment().get("CI", "") not in {"", "false", "0"}
-MINIATURES = tuple(name for name in MODELS if name.startswith("wan-mini-"))
 TEMPLATE = f"wanfarm_template_{os.getpid()}"
 _skipped: list[str] = []
 
@@ -170,8 +169,8 @@ def settings(
         secret_key="for tests only",
         device="cpu",
         models=MINIATURES,
-        default_text_model="wan-mini-t2v",
-        default_image_model="wan-mini-i2v",
+        default_text_model="wan-tiny-t2v",
+        default_image_model="wan-tiny-i2v",
     )
 
 

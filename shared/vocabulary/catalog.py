@@ -184,13 +184,16 @@ _TI2V_5B: Final = Model(
 )
 
 
-def _miniature(task: Task, like: Model, *, size_multiple: int) -> Model:
-    """Shrink a model to one that a laptop renders in seconds; same classes, same loading code."""
+def _tiny(task: Task, like: Model, *, size_multiple: int) -> Model:
+    """Shrink a model to one that a laptop renders in seconds; same classes, same loading code.
+
+    Its weights are drawn at random: it shows that a farm works, and nothing of the prompt.
+    """
     return Model(
-        id=f"wan-mini-{task.lower()}",
+        id=f"wan-tiny-{task.lower()}",
         task=task,
-        family="wan-mini" if like.boundary else "wan-mini-one",
-        repo=f"wanfarm/wan-mini-{task.lower()}",
+        family="wan-tiny" if like.boundary else "wan-tiny-one",
+        repo=f"wanfarm/wan-tiny-{task.lower()}",
         native_sizes=(Size(128, 128),),
         size_multiple=size_multiple,
         max_area=256 * 256,
@@ -222,12 +225,13 @@ _ALL: Final = (
     _T2V_A14B,
     _I2V_A14B,
     _TI2V_5B,
-    _miniature("T2V", _T2V_A14B, size_multiple=16),
-    _miniature("I2V", _I2V_A14B, size_multiple=16),
-    _miniature("TI2V", _TI2V_5B, size_multiple=32),
+    _tiny("T2V", _T2V_A14B, size_multiple=16),
+    _tiny("I2V", _I2V_A14B, size_multiple=16),
+    _tiny("TI2V", _TI2V_5B, size_multiple=32),
 )
 
 MODELS: Final = MappingProxyType({model.id: model for model in _ALL})
+MINIATURES: Final = tuple(m.id for m in _ALL if m.repo.startswith("wanfarm/"))  # come with us
 _BY_NAME: Final = MappingProxyType({name: m for m in _ALL for name in (m.id, *m.aliases)})
 
 

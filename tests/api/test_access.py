@@ -142,18 +142,18 @@ def test_the_farm_tells_its_models_groups_and_queue(app, farm, api: Caller):
     from shared.jobs import groups
     from shared.vocabulary.states import GroupState
 
-    life = groups.Identity("g0", "life-1", "host", 1, "cpu", ("wan-mini-t2v",))
+    life = groups.Identity("g0", "life-1", "host", 1, "cpu", ("wan-tiny-t2v",))
     groups.register(farm, life)
-    groups.beat(farm, life, groups.Reading(GroupState.IDLE, warm_model="wan-mini-t2v"))
+    groups.beat(farm, life, groups.Reading(GroupState.IDLE, warm_model="wan-tiny-t2v"))
     api.make()
 
-    card = api.get("/v1/models/wanfarm/wan-mini-t2v").json
+    card = api.get("/v1/models/wanfarm/wan-tiny-t2v").json
     group = api.get("/v1/groups/g0").json
     queue = api.get("/v1/queue").json
 
-    assert (card["id"], card["groups"], card["warm"]) == ("wan-mini-t2v", ["g0"], True)
+    assert (card["id"], card["groups"], card["warm"]) == ("wan-tiny-t2v", ["g0"], True)
     assert len(api.get("/v1/models").json["data"]) == 6
-    assert (group["state"], group["model"]) == ("idle", "wan-mini-t2v")
+    assert (group["state"], group["model"]) == ("idle", "wan-tiny-t2v")
     assert (queue["counts"]["queued"], queue["limits"]["per_key"]) == (1, 100)
     assert app.test_client().get("/health").json["checks"]["redis"] == "ok"
 

@@ -10,7 +10,7 @@ from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.spec import CacheWish, SecondaryCache
 from tests.api.callers import Caller, Hand
 
-MINI = MODELS["wan-mini-t2v"]
+MINI = MODELS["wan-tiny-t2v"]
 PLAN = {"ranks": 2, "cfg": 2, "ulysses": 1, "ring": 1}
 WISH = CacheWish(rdt=0.3, secondary=SecondaryCache(fn=3, mc=1))
 USED = settle(WISH, CacheEnvironment(warmup=2), MINI)

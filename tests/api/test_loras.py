@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     text = json.dumps(header).encode()
     for part in ("high", "low"):
         (folder / f"{part}.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
-    (folder / "lora.json").write_text(json.dumps({"family": "wan-mini", "source": "a friend"}))
+    (folder / "lora.json").write_text(json.dumps({"family": "wan-tiny", "source": "a friend"}))
     return folder.parent
 
 
@@ -38,7 +38,7 @@ def test_the_farm_lists_its_adapters_and_hashes_the_one_that_is_looked_at(api: C
     shown = api.get("/v1/loras/film-grain").json
     digest = hashlib.sha256((folder / "film-grain" / "low.safetensors").read_bytes()).hexdigest()
     assert shown["experts"]["low"] == {"sha256": digest, "rank": 8}
-    assert (shown["family"], shown["source"]) == ("wan-mini", "a friend")
+    assert (shown["family"], shown["source"]) == ("wan-tiny", "a friend")
     assert [one["name"] for one in listed] == ["film-grain"]
     assert listed[0]["experts"]["low"] == {"sha256": None, "rank": 8}
     assert api.get("/v1/loras").json["data"] == [shown]
@@ -116,7 +116,7 @@ def test_a_wrong_adapter_is_refused(api: Caller, lora, code, words):
 
 
 def test_an_adapter_of_another_family_is_refused(api: Caller):
-    fields = {"prompt": "a boat", "model": "wan-mini-ti2v", "loras": [{"name": "film-grain"}]}
+    fields = {"prompt": "a boat", "model": "wan-tiny-ti2v", "loras": [{"name": "film-grain"}]}
 
     error = api.post("/v1/videos", json=fields).json["error"]
 
@@ -124,7 +124,7 @@ def test_an_adapter_of_another_family_is_refused(api: Caller):
 
 
 def test_a_remix_turns_to_distill4_and_back(folder: Path, api: Caller):
-    (folder / "film-grain").rename(folder / "wan-mini-t2v-distill4")
+    (folder / "film-grain").rename(folder / "wan-tiny-t2v-distill4")
     slow = api.make(guidance_scale=6, loras=[])
 
     fast = api.post(f"/v1/videos/{slow['id']}/remix", json={"quality": "distill4"}).json

@@ -123,7 +123,7 @@ def test_an_image_is_taken_however_it_is_sent(api: Caller, farm, body):
     video = api.post("/v1/videos", **body).json
 
     image = video["spec"]["image"]
-    assert (video["model"], video["size"]) == ("wan-mini-i2v", "176x80")
+    assert (video["model"], video["size"]) == ("wan-tiny-i2v", "176x80")
     assert (image["width"], image["height"]) == (200, 100)
     assert farm.storage.exists(image_key(image["sha256"]))
 
@@ -202,7 +202,7 @@ def test_a_list_is_narrowed_by_what_videos_are(api: Caller):
     assert ids("metadata[shot]=1") == [boat["id"]]
     assert ids("status=cancelled,failed") == [other["id"]]
     assert ids("order=asc") == [boat["id"], other["id"]]
-    assert ids("model=wan-mini-i2v") == []
+    assert ids("model=wan-tiny-i2v") == []
     assert ids(f"created_before={boat['created_at'] - 5}") == []
     assert ids("key=default-submit&created_after=5") == [other["id"], boat["id"]]
 
@@ -313,10 +313,10 @@ def test_a_remix_changes_what_it_names_and_null_means_the_models_own(api: Caller
 def test_a_remix_for_another_model_keeps_only_what_was_asked(api: Caller):
     first = api.make(steps=5)
 
-    changes = {"model": "wan-mini-ti2v"}
+    changes = {"model": "wan-tiny-ti2v"}
     second = api.post(f"/v1/videos/{first['id']}/remix", json=changes).json
 
-    assert (second["model"], second["spec"]["steps"]) == ("wan-mini-ti2v", 5)
+    assert (second["model"], second["spec"]["steps"]) == ("wan-tiny-ti2v", 5)
     assert second["spec"]["guidance_low"] is None
 
 

@@ -112,7 +112,7 @@ def worker(
     settings: Settings, farm: Farm, checkpoints: Path, eventually: Callable[..., object]
 ) -> Iterator[None]:
     """One parent with one rank on the CPU, ready to take jobs."""
-    wanted = settings.model_dump() | {"models": ("wan-mini-t2v",), "group": "g0"}
+    wanted = settings.model_dump() | {"models": ("wan-tiny-t2v",), "group": "g0"}
     texts = {variable_of(name): _text(value) for name, value in wanted.items() if value is not None}
     log = settings.data_dir.with_name("worker.log")
     with log.open("wb") as out:

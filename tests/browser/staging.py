@@ -31,7 +31,7 @@ class Stage:
     def submit(self, prompt: str, **fields: object) -> str:
         wanted = Overrides.model_validate({"prompt": prompt, "seed": 7} | fields)
         resolved = resolve(
-            wanted, default_text_model="wan-mini-t2v", default_image_model="wan-mini-i2v"
+            wanted, default_text_model="wan-tiny-t2v", default_image_model="wan-tiny-i2v"
         )
         order = intake.Order(
             tenant="default",
@@ -45,7 +45,7 @@ class Stage:
         return intake.submit(self.farm, order).video_id
 
     def claim(self) -> lifecycle.Claim:
-        models = ("wan-mini-t2v", "wan-mini-i2v", "wan-mini-ti2v")
+        models = ("wan-tiny-t2v", "wan-tiny-i2v", "wan-tiny-ti2v")
         claimed = lifecycle.claim(self.farm, Offer(self.group, "life-1", 2, models))
         assert claimed is not None
         running.record_plan(self.farm, claimed.fence, {"ranks": 2, "cfg": 2}, {"high": None})
@@ -89,7 +89,7 @@ class Stage:
         lifecycle.give_back(self.farm, claimed, JobFailure(kind, message))
 
     def beat(self, condition: GroupState, video_id: str | None = None, name: str = "") -> None:
-        models = ("wan-mini-t2v", "wan-mini-i2v")
+        models = ("wan-tiny-t2v", "wan-tiny-i2v")
         who = groups.Identity(name or self.group, "life-1", "gpu-box", 2, "cpu", models)
         groups.register(self.farm, who)
         devices = [
@@ -97,7 +97,7 @@ class Stage:
             for rank, used in enumerate((702_000_000, 689_000_000))
         ]
         groups.beat(
-            self.farm, who, groups.Reading(condition, "wan-mini-t2v", video_id, devices=devices)
+            self.farm, who, groups.Reading(condition, "wan-tiny-t2v", video_id, devices=devices)
         )
 
     def _files(self, fence: Fence) -> dict[str, dict]:

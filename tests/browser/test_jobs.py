@@ -14,6 +14,7 @@ from shared.vocabulary.spec import FailureKind
 from tests.browser.conftest import Visit, serving
 from tests.browser.staging import Stage
 from tests.browser.visitor import Visitor
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.browser
 RARELY = "localStorage.setItem('wf.live', '10000')"
@@ -193,7 +194,7 @@ def test_curl_is_copied_on_plain_http_and_makes_the_same_video(
     visitor.page.click("#curl summary")
     visitor.page.evaluate(NOTE)
     visitor.page.click("[data-copy]")
-    visitor.page.wait_for_function("window.words.includes('Copied')")
+    wait_for(lambda: visitor.page.evaluate("words.includes('Copied')"))  # a look that CSP allows
     visitor.page.evaluate(PASTE)
     visitor.page.keyboard.press("Control+V")
     command = visitor.page.locator("body > textarea").last.input_value()

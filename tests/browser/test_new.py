@@ -71,7 +71,7 @@ def test_another_model_brings_its_own_limits_and_keeps_what_was_typed(visit: Vis
     visitor.page.fill("#prompt", "a red ball")
     assert visitor.page.locator("#input_reference").count() == 0
 
-    visitor.page.select_option("#model", "wan-mini-i2v")
+    visitor.page.select_option("#model", "wan-tiny-i2v")
     visitor.page.wait_for_selector("#input_reference")
 
     assert visitor.page.input_value("#prompt") == "a red ball"
@@ -79,7 +79,7 @@ def test_another_model_brings_its_own_limits_and_keeps_what_was_typed(visit: Vis
 
 
 def test_an_image_starts_a_video_and_is_kept_by_edit(visit: Visit, stage: Stage):
-    visitor = visit("/new?model=wan-mini-i2v")
+    visitor = visit("/new?model=wan-tiny-i2v")
     visitor.page.fill("#prompt", "it turns")
     visitor.page.set_input_files("#input_reference", picture())
     visitor.page.wait_for_selector("#preview[src^='blob:']")
@@ -109,7 +109,7 @@ DROPPED = """async () => {
 
 
 def test_a_dropped_image_lands_in_the_field(visit: Visit):
-    visitor = visit("/new?model=wan-mini-i2v")
+    visitor = visit("/new?model=wan-tiny-i2v")
     data = visitor.page.evaluate_handle(DROPPED)
 
     visitor.page.dispatch_event("#prompt", "drop", {"dataTransfer": data})
@@ -121,7 +121,7 @@ def test_without_script_another_model_is_one_button_away(visit: Visit):
     visitor = visit("/new", script=False)
     visitor.page.fill("#prompt", "a red ball")
 
-    visitor.page.select_option("#model", "wan-mini-i2v")
+    visitor.page.select_option("#model", "wan-tiny-i2v")
     visitor.page.click("text=Show this model's limits")
 
     assert visitor.page.locator("#input_reference").count() == 1

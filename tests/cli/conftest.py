@@ -121,7 +121,7 @@ class Worker:
     farm: Farm
 
     def claim(self) -> lifecycle.Claim | None:
-        return lifecycle.claim(self.farm, Offer("g0", "life", 1, ("wan-mini-t2v",), None))
+        return lifecycle.claim(self.farm, Offer("g0", "life", 1, ("wan-tiny-t2v",), None))
 
     def step(self, claimed: lifecycle.Claim, step: int, steps: int = 20) -> bool:
         told = {"step": step, "steps": steps, "expert": "high", "step_s": 0.5, "progress": step}

@@ -17,7 +17,7 @@ def look(settings: Settings, capfd):
 
     def run(monkeypatch, **changes):
         values = {name: getattr(settings, name) for name in ("database_url", "redis_url")}
-        values |= {"data_dir": settings.data_dir, "models": "wan-mini-t2v"} | changes
+        values |= {"data_dir": settings.data_dir, "models": "wan-tiny-t2v"} | changes
         for name, value in values.items():
             monkeypatch.setenv(variable_of(name), str(value).replace("+psycopg", ""))
         code = main.run(["doctor", "--json"])
@@ -34,7 +34,7 @@ def test_a_sound_machine_has_no_fail(look, monkeypatch, checkpoints):
     assert code == 0
     levels = {name: checks[name]["level"] for name in ("ffmpeg", "schema", "redis", "store")}
     assert set(levels.values()) == {"ok"}
-    assert checks["wan-mini-t2v"]["level"] == "ok"
+    assert checks["wan-tiny-t2v"]["level"] == "ok"
 
 
 def test_a_database_that_is_away_is_a_blocker_with_a_fix_and_no_password(look, monkeypatch):

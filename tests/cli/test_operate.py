@@ -11,9 +11,9 @@ from shared.vocabulary.states import GroupState
 
 @pytest.fixture
 def group(farm):
-    identity = Identity("g0", "life", "host", 4, "cuda", ("wan-mini-t2v",))
+    identity = Identity("g0", "life", "host", 4, "cuda", ("wan-tiny-t2v",))
     groups.register(farm, identity)
-    groups.beat(farm, identity, Reading(GroupState.IDLE, warm_model="wan-mini-t2v"))
+    groups.beat(farm, identity, Reading(GroupState.IDLE, warm_model="wan-tiny-t2v"))
 
 
 @pytest.mark.usefixtures("group")
@@ -61,8 +61,8 @@ def test_models_are_listed_with_the_groups_that_take_them(wanfarm):
     head, *rows = (line.split("\t") for line in wanfarm("models", "ls").out.splitlines())
 
     shown = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-    assert shown["wan-mini-t2v"]["groups"] == "g0"
-    assert shown["wan-mini-t2v"]["notes"] == "default,warm"
+    assert shown["wan-tiny-t2v"]["groups"] == "g0"
+    assert shown["wan-tiny-t2v"]["notes"] == "default,warm"
     assert shown["wan2.2-t2v-a14b"]["steps"] == "40"
 
 

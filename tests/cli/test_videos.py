@@ -65,7 +65,7 @@ def test_an_image_is_sent_along(wanfarm, tmp_path):
     said = wanfarm("submit", "it rolls", "--image", picture, "--json")
 
     video = json.loads(said.out)
-    assert video["model"] == "wan-mini-i2v"
+    assert video["model"] == "wan-tiny-i2v"
     assert video["spec"]["image"]["width"] == 128
 
 
@@ -254,7 +254,7 @@ def test_a_piped_list_is_plain_columns(wanfarm):
     head, row = wanfarm("ls").out.splitlines()
 
     assert head.split("\t") == ["id", "state", "model", "created", "prompt"]
-    assert row.split("\t")[1:3] == ["○ queued", "wan-mini-t2v"]
+    assert row.split("\t")[1:3] == ["○ queued", "wan-tiny-t2v"]
     assert row.split("\t")[-1] == "two lines here"
 
 

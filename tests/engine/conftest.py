@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mini.build import MINIATURES, build
-from shared.vocabulary.catalog import MODELS
+from mini.build import build
+from shared.vocabulary.catalog import MINIATURES, MODELS
 from tests.engine.rendering import SIDE, Render
 
 

@@ -19,7 +19,7 @@ ALONE = ParallelPlan(ranks=1)
 REF = ImageRef(sha256="0" * 64, width=SIDE, height=SIDE)
 
 
-def small(model: str = "wan-mini-t2v", **fields: object) -> GenerationSpec:
+def small(model: str = "wan-tiny-t2v", **fields: object) -> GenerationSpec:
     """A video of 64x64 pixels and 9 frames in few steps, unless said otherwise."""
     given = {
         "prompt": "a red  ball &amp; a hill",

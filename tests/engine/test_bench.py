@@ -31,7 +31,7 @@ def test_two_ranks_are_timed_beside_one_and_compute_the_same(tmp_path):
 
 @pytest.mark.long
 def test_jobs_are_timed_from_one_to_the_next(tmp_path):
-    words = ("--model", "wan-mini-ti2v", "--steps", "4")
+    words = ("--model", "wan-tiny-ti2v", "--steps", "4")
 
     rows = ran(job.main, tmp_path / "job.json", *ON_CPU, *words)
 
@@ -42,7 +42,7 @@ def test_jobs_are_timed_from_one_to_the_next(tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_whole_jobs_are_timed_beside_diffusers(tmp_path):
-    words = ("--model", "wan-mini-t2v", "--steps", "4")
+    words = ("--model", "wan-tiny-t2v", "--steps", "4")
 
     (guided,) = ran(jobs.main, tmp_path / "guided.json", *words)
     (unguided,) = ran(jobs.main, tmp_path / "unguided.json", *words, "--unguided")
@@ -54,7 +54,7 @@ def test_whole_jobs_are_timed_beside_diffusers(tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_policies_are_swept_beside_the_uncached_video(models, tmp_path):
-    words = [str(models / "wan-mini-t2v"), "--scenes", "1", "--steps", "12"]
+    words = [str(models / "wan-tiny-t2v"), "--scenes", "1", "--steps", "12"]
 
     rows = {row["row"]: row for row in ran(cache.main, tmp_path / "cache.json", *words)}
 

@@ -20,7 +20,7 @@ from worker.engine.contract import Cancelled
 from worker.engine.faults import EngineFault
 
 SPEC = small(steps=12, frames=5)
-ONE_EXPERT = small("wan-mini-ti2v", steps=12, frames=5)
+ONE_EXPERT = small("wan-tiny-ti2v", steps=12, frames=5)
 PAIR = CachePolicies(
     high=CachePolicy(warmup=2, min_steps=0),
     low=CachePolicy(warmup=1, min_steps=0, taylorseer=True),
@@ -193,7 +193,7 @@ def test_a_preset_that_does_not_fit_an_expert_leaves_it_unmasked(render: Render)
 
 @pytest.mark.parametrize("image", [None, REF], ids=["text", "image"])
 def test_a_model_with_one_expert_is_cached_too(render: Render, image):
-    _, report = render(small("wan-mini-ti2v", steps=12, frames=5, image=image), cache=ONE)
+    _, report = render(small("wan-tiny-ti2v", steps=12, frames=5, image=image), cache=ONE)
 
     assert patterns(report) == ["XXcccXcccXcc"] * 2
 
@@ -225,7 +225,7 @@ def test_a_policy_is_left_as_it_was_given(render: Render):
 
 @torch.no_grad()
 def test_without_a_cache_the_wrapper_changes_no_bit_and_no_weight(models):
-    expert = WanTransformer3DModel.from_pretrained(models / "wan-mini-ti2v" / "transformer")
+    expert = WanTransformer3DModel.from_pretrained(models / "wan-tiny-ti2v" / "transformer")
     torch.manual_seed(1)
     given = torch.randn(1, 48, 2, 4, 4), torch.tensor([500]), torch.randn(1, 7, 32)
     bare, names = expert(*given).sample, expert.state_dict().keys()

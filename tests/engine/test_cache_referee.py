@@ -226,7 +226,7 @@ def test_presets_give_the_masks_of_cache_dit():
         assert list(ours) == cache_dit.steps_mask(mask_policy=preset, total_steps=steps)
 
 
-ALONE = small("wan-mini-ti2v", steps=STEPS, frames=5)
+ALONE = small("wan-tiny-ti2v", steps=STEPS, frames=5)
 
 
 def test_cache_dit_takes_forwards_without_guidance_for_two_branches(render: Render, referee):

@@ -32,7 +32,7 @@ def rank(tmp_path):
 
 
 def test_a_job_is_told_from_phase_to_done(rank, tmp_path):
-    rank.say(load("wan-mini-t2v", tmp_path))
+    rank.say(load("wan-tiny-t2v", tmp_path))
     rank.say(job(small(steps=2), ALONE, tmp_path / "out.mp4"))
 
     told = [rank.hear() for _ in range(6)]
@@ -74,7 +74,7 @@ def test_a_standing_by_rank_answers_nothing(rank, tmp_path):
     try:
         other.hear(Hello)
         other.say(job(small(), ParallelPlan(ranks=2), tmp_path / "out.mp4"))
-        other.say(load("wan-mini-t2v", tmp_path))
+        other.say(load("wan-tiny-t2v", tmp_path))
         assert isinstance(other.hear(), Loaded)
     finally:
         other.end()
@@ -95,7 +95,7 @@ def test_an_exception_is_reported_with_its_kind(rank, tmp_path, prompt, kind):
 
 
 def test_a_fault_of_the_engine_keeps_its_words(rank, tmp_path):
-    rank.say(load("wan-mini-t2v", tmp_path / "nowhere"))
+    rank.say(load("wan-tiny-t2v", tmp_path / "nowhere"))
 
     failed = rank.hear(Failed)
 
@@ -133,6 +133,6 @@ def test_it_ends_when_its_parent_is_gone(rank, tmp_path, prompt):
 
 def test_the_end_of_the_thread_that_started_it_is_not_the_end_of_its_parent(rank, tmp_path):
     rank.signal(signal.SIGHUP)  # what the kernel sends then
-    rank.say(load("wan-mini-t2v", tmp_path))
+    rank.say(load("wan-tiny-t2v", tmp_path))
 
     assert rank.hear(Loaded)

@@ -17,10 +17,10 @@ from tests.engine.rendering import REF, Render, small
 from worker.engine.video import decode
 
 FLAVOURS = {
-    "t2v": ("wan-mini-t2v", None),
-    "i2v": ("wan-mini-i2v", REF),
-    "ti2v-text": ("wan-mini-ti2v", None),
-    "ti2v-image": ("wan-mini-ti2v", REF),
+    "t2v": ("wan-tiny-t2v", None),
+    "i2v": ("wan-tiny-i2v", REF),
+    "ti2v-text": ("wan-tiny-ti2v", None),
+    "ti2v-image": ("wan-tiny-ti2v", REF),
 }
 
 

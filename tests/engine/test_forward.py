@@ -38,9 +38,9 @@ def final_latents(render: Render, spec, **more) -> torch.Tensor:
 CASES = {
     "t2v": small(),
     "t2v-unguided": small(guidance_high=1.0),
-    "i2v": small("wan-mini-i2v", image=REF),
-    "ti2v-text": small("wan-mini-ti2v"),
-    "ti2v-image": small("wan-mini-ti2v", image=REF),
+    "i2v": small("wan-tiny-i2v", image=REF),
+    "ti2v-text": small("wan-tiny-ti2v"),
+    "ti2v-image": small("wan-tiny-ti2v", image=REF),
 }
 
 
@@ -62,7 +62,7 @@ def test_a_prompts_keys_and_values_are_forgotten_with_its_job(own):
 
 
 def test_both_branches_of_a_step_share_the_first_blocks_self_attention(own):
-    own.load("wan-mini-ti2v")
+    own.load("wan-tiny-ti2v")
     first, second = blocks_of(own.engine._parts.high).inner[:2]
     calls = Counter()
     handles = [
@@ -70,7 +70,7 @@ def test_both_branches_of_a_step_share_the_first_blocks_self_attention(own):
         for name, block in (("first", first), ("second", second))
     ]
 
-    own(small("wan-mini-ti2v", steps=5))
+    own(small("wan-tiny-ti2v", steps=5))
 
     for handle in handles:
         handle.remove()
@@ -85,7 +85,7 @@ def test_a_gpu_that_is_not_here_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize("precision", ["fp8", "fp8_attn"])
 def test_fp8_on_the_cpu_is_refused_by_name(models, own, precision):
     with pytest.raises(EngineFault) as refused:
-        own.anew().load(models / "wan-mini-t2v", ALONE, Build(precision=precision))
+        own.anew().load(models / "wan-tiny-t2v", ALONE, Build(precision=precision))
 
     assert refused.value.kind is FailureKind.BAD_INPUT
     assert precision in refused.value.message
@@ -95,7 +95,7 @@ def test_another_attention_for_the_reference_is_refused_by_name(models, own):
     build = Build(attention="flash")
 
     with pytest.raises(EngineFault, match="'flash' was asked for with precision reference"):
-        own.anew().load(models / "wan-mini-t2v", ALONE, build)
+        own.anew().load(models / "wan-tiny-t2v", ALONE, build)
 
 
 def test_a_report_tells_what_made_the_video(own):
@@ -108,4 +108,4 @@ def test_a_report_tells_what_made_the_video(own):
 
 def test_an_attention_that_is_not_here_is_refused_by_name(models, own):
     with pytest.raises(EngineFault, match="'fa3' cannot be used: fa3 does not run here"):
-        own.anew().load(models / "wan-mini-t2v", ALONE, OWN.model_copy(update={"attention": "fa3"}))
+        own.anew().load(models / "wan-tiny-t2v", ALONE, OWN.model_copy(update={"attention": "fa3"}))

@@ -15,7 +15,7 @@ from tests.engine.ranks import Group, job
 from tests.engine.rendering import Render, decoded, small
 from worker.ranks.messages import Cancel, Done, Failed, PhaseBegan, Stopped
 
-MODEL = "wan-mini-t2v"
+MODEL = "wan-tiny-t2v"
 OWN = Build(precision="bf16")
 PAIR = ParallelPlan(ranks=2, cfg=2)
 

@@ -44,7 +44,7 @@ def test_the_prompt_and_the_seed_decide_the_video(render: Render):
 
 
 def test_non_finite_latents_end_the_job(render: Render):
-    render.load("wan-mini-t2v")
+    render.load("wan-tiny-t2v")
     bias = render.engine._parts.high.proj_out.bias
     kept = bias.detach().clone()
     (render.scratch / "video.mp4").unlink(missing_ok=True)
@@ -67,7 +67,7 @@ def test_an_unreadable_image_is_told(render: Render, tmp_path):
     broken.write_bytes(b"not a picture")
 
     with pytest.raises(EngineFault, match="image cannot be read") as fault:
-        render(small("wan-mini-ti2v", image=REF), picture=broken)
+        render(small("wan-tiny-ti2v", image=REF), picture=broken)
 
     assert fault.value.kind is FailureKind.BAD_INPUT
 
@@ -93,8 +93,8 @@ def test_an_unreadable_image_is_told(render: Render, tmp_path):
     ids=["no-expert", "no-index", "torn-vae", "no-weights", "no-vocabulary"],
 )
 def test_a_damaged_checkpoint_is_named(render: Render, tmp_path, damage, words):
-    folder = tmp_path / "wan-mini-t2v"
-    shutil.copytree(render.models / "wan-mini-t2v", folder)
+    folder = tmp_path / "wan-tiny-t2v"
+    shutil.copytree(render.models / "wan-tiny-t2v", folder)
     damage(folder)
 
     with pytest.raises(EngineFault, match=words) as fault:

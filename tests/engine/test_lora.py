@@ -37,7 +37,7 @@ def bare(models: Path) -> dict[str, WanTransformer3DModel]:
     """Both experts, as diffusers loads them."""
     folders = {"high": "transformer", "low": "transformer_2"}
     return {
-        name: WanTransformer3DModel.from_pretrained(models / "wan-mini-t2v" / folder)
+        name: WanTransformer3DModel.from_pretrained(models / "wan-tiny-t2v" / folder)
         for name, folder in folders.items()
     }
 
@@ -48,7 +48,7 @@ def adapters(bare, models) -> Adapters:
 
 
 def worn_by(experts, models) -> Adapters:
-    originals = Originals(models / "wan-mini-t2v", torch.float32)
+    originals = Originals(models / "wan-tiny-t2v", torch.float32)
     return Adapters(experts, torch.device("cpu"), originals, pin=False)
 
 
@@ -77,7 +77,7 @@ def test_every_layout_adds_strength_times_b_times_a(adapters, bare, tmp_path, la
 
 
 def test_the_merge_is_the_one_of_peft(models, adapters, bare, tmp_path):
-    pipeline = WanPipeline.from_pretrained(models / "wan-mini-t2v")
+    pipeline = WanPipeline.from_pretrained(models / "wan-tiny-t2v")
     path = saved(tmp_path / "a.safetensors", original_keys(pairs()))
     pipeline.load_lora_weights(str(path), adapter_name="style")
     pipeline.set_adapters(["style"], [0.7])
@@ -327,7 +327,7 @@ def test_an_expert_that_does_not_come_up_wears_nothing_that_shows(render: Render
 
 
 def test_a_one_expert_model_takes_its_one_file(render: Render, style):
-    spec = small("wan-mini-ti2v")
+    spec = small("wan-tiny-ti2v")
     plain = render(spec)[1].latents_sha256
 
     dressed = render(spec, loras=(style,))[1]
@@ -361,7 +361,7 @@ def exploding(style: LoraFiles) -> LoraFiles:
 def test_two_ranks_wear_what_one_wears(models, render: Render, style, tmp_path):
     pair = Group(2, models, tmp_path)
     try:
-        pair.hold("wan-mini-t2v")
+        pair.hold("wan-tiny-t2v")
         ref = {"name": "style", "strength": 1.0, "target": "both"}
         file = str(style.high)
         order = job(small(), ParallelPlan(ranks=2, cfg=2), tmp_path / "pair.mp4")

@@ -13,7 +13,7 @@ from tests.engine.ranks import Rank, job, load
 from tests.engine.rendering import ALONE, small
 from worker.ranks.messages import Done, Hello, Loaded, Lora
 
-MODEL = "wan-mini-t2v"
+MODEL = "wan-tiny-t2v"
 EAGER = CachePolicy(warmup=1, rdt=0.3, min_steps=0)
 POLICIES = CachePolicies(high=EAGER, low=EAGER.model_copy(update={"taylorseer": True}))
 KINDS = [

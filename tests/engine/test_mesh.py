@@ -50,13 +50,13 @@ def lanes(done) -> list:
 
 
 CASES = {
-    "ulysses": ((1, 2, 1), "wan-mini-t2v", UNGUIDED, None),
-    "ulysses-guided": ((1, 2, 1), "wan-mini-t2v", {}, None),
-    "ulysses-cached": ((1, 2, 1), "wan-mini-t2v", {"steps": 8}, CACHED),
-    "ulysses-odd-tokens": ((1, 2, 1), "wan-mini-t2v", {"width": 80, "height": 80}, None),
-    "ulysses-per-token-times": ((1, 2, 1), "wan-mini-ti2v", {"image": REF}, None),
-    "cfg-ulysses": ((2, 2, 1), "wan-mini-t2v", {}, None),
-    "cfg-ulysses-cached": ((2, 2, 1), "wan-mini-ti2v", {"image": REF, "steps": 8}, SINGLE),
+    "ulysses": ((1, 2, 1), "wan-tiny-t2v", UNGUIDED, None),
+    "ulysses-guided": ((1, 2, 1), "wan-tiny-t2v", {}, None),
+    "ulysses-cached": ((1, 2, 1), "wan-tiny-t2v", {"steps": 8}, CACHED),
+    "ulysses-odd-tokens": ((1, 2, 1), "wan-tiny-t2v", {"width": 80, "height": 80}, None),
+    "ulysses-per-token-times": ((1, 2, 1), "wan-tiny-ti2v", {"image": REF}, None),
+    "cfg-ulysses": ((2, 2, 1), "wan-tiny-t2v", {}, None),
+    "cfg-ulysses-cached": ((2, 2, 1), "wan-tiny-ti2v", {"image": REF, "steps": 8}, SINGLE),
 }
 
 
@@ -97,7 +97,7 @@ def test_a_ring_gives_the_decisions_of_one_rank_and_nearly_its_latents(
 ):
     spec = small(**LATE_SWITCH, **UNGUIDED)
     group = groups(2)
-    group.hold("wan-mini-t2v", REFERENCE)
+    group.hold("wan-tiny-t2v", REFERENCE)
     ring, solo = ParallelPlan(ranks=2, ring=2), ParallelPlan(ranks=2)
 
     done = group.ask(order(spec, ring, tmp_path, picture, cache))
@@ -110,7 +110,7 @@ def test_a_ring_gives_the_decisions_of_one_rank_and_nearly_its_latents(
 
 def test_an_attention_without_its_log_sum_exp_is_refused_in_a_ring(groups, tmp_path, picture):
     group = groups(2)
-    group.hold("wan-mini-t2v", OWN)
+    group.hold("wan-tiny-t2v", OWN)
     ring = ParallelPlan(ranks=2, ring=2)
 
     failed = group.ask(order(small(**UNGUIDED), ring, tmp_path, picture))
@@ -122,7 +122,7 @@ def test_an_attention_without_its_log_sum_exp_is_refused_in_a_ring(groups, tmp_p
 
 def test_a_cancel_stops_four_ranks_and_the_next_job_is_as_ever(groups, tmp_path, picture):
     group = groups(4)
-    group.hold("wan-mini-t2v", REFERENCE)
+    group.hold("wan-tiny-t2v", REFERENCE)
     plan = ParallelPlan(ranks=4, cfg=2, ulysses=2)
     before = group.ask(order(small(), plan, tmp_path, picture))
     group.say(order(small(steps=50), plan, tmp_path, picture, attempt=2))
@@ -137,7 +137,7 @@ def test_a_cancel_stops_four_ranks_and_the_next_job_is_as_ever(groups, tmp_path,
 
 def test_ranks_that_were_told_different_policies_end_the_job_on_both(groups, tmp_path, picture):
     group = groups(2)
-    group.hold("wan-mini-t2v", REFERENCE)
+    group.hold("wan-tiny-t2v", REFERENCE)
     plan = ParallelPlan(ranks=2, ulysses=2)
     never = CachePolicies(**dict.fromkeys(("high", "low"), CachePolicy(warmup=9, min_steps=0)))
 
@@ -153,7 +153,7 @@ def test_two_groups_at_once_do_not_disturb_each_other(groups, models, tmp_path, 
     group, other = groups(2), Group(2, models, tmp_path)
     try:
         for each in (group, other):
-            each.hold("wan-mini-t2v", REFERENCE)
+            each.hold("wan-tiny-t2v", REFERENCE)
         red, blue = small(seed=2), small(seed=3)
         branches, heads = ParallelPlan(ranks=2, cfg=2), ParallelPlan(ranks=2, ulysses=2)
 

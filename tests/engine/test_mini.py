@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mini.build import MINIATURES, main
-from shared.vocabulary.catalog import MODELS
+from mini.build import main
+from shared.vocabulary.catalog import MINIATURES, MODELS
 from tests.engine.rendering import REF, SIDE, Render, decoded, small
 
 
@@ -18,7 +18,7 @@ def build(tmp_path):
     """The command, on one small model and an empty models directory."""
 
     def run(*options):
-        argv = ["--random", "--to", str(tmp_path), "--model", "wan-mini-ti2v", *options]
+        argv = ["--random", "--to", str(tmp_path), "--model", "wan-tiny-ti2v", *options]
         return CliRunner().invoke(main, argv, catch_exceptions=False).output
 
     return run

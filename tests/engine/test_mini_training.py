@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner
 from diffusers import AutoencoderKLWan, WanPipeline
 
@@ -35,6 +36,20 @@ def test_a_course_teaches_its_own_noise_only():
 
     assert 0.875 <= sigmas.min() < 0.88
     assert 0.995 < sigmas.max() <= 1
+
+
+def test_a_folded_text_is_attended_to_as_the_whole_one():
+    torch.manual_seed(1)
+    model, latents = transformer().eval(), torch.randn(2, 16, 3, 4, 4)
+    text = torch.randn(2, 20, 64)
+    whole_text, folded = (F.pad(text, (0, 0, 0, more)) for more in (492, 12))
+    with torch.no_grad():
+        right = model(latents, torch.tensor([500.0, 900.0]), whole_text).sample
+        lessons.fold(model)
+
+        made = model(latents, torch.tensor([500.0, 900.0]), folded).sample
+
+    torch.testing.assert_close(made, right, rtol=1e-4, atol=1e-5)
 
 
 def test_a_transformer_learns_from_one_batch():

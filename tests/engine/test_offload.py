@@ -58,7 +58,7 @@ def test_our_own_forward_and_decoder_work_on_parts_that_come_and_go(ours, flag):
 
 @pytest.mark.parametrize(
     ("model", "image"),
-    [("wan-mini-i2v", REF), ("wan-mini-ti2v", REF), ("wan-mini-ti2v", None)],
+    [("wan-tiny-i2v", REF), ("wan-tiny-ti2v", REF), ("wan-tiny-ti2v", None)],
     ids=["i2v", "ti2v-image", "ti2v-text"],
 )
 def test_every_flavour_runs_with_all_its_parts_offloaded(render, model, image):

@@ -20,7 +20,7 @@ SOLO = ParallelPlan(ranks=2)
 def start(models, scratch) -> Group:
     """Two ranks with the text-to-video miniature."""
     ranks = Group(2, models, scratch)
-    ranks.hold("wan-mini-t2v")
+    ranks.hold("wan-tiny-t2v")
     return ranks
 
 
@@ -124,19 +124,19 @@ def test_two_ranks_begin_anew_when_the_saved_latents_are_damaged(pair, render, t
 def test_numbers_that_one_rank_loses_end_the_job_on_both_and_the_next_job_runs(
     pair, render, models, tmp_path
 ):
-    ill = tmp_path / "wan-mini-t2v"
-    shutil.copytree(models / "wan-mini-t2v", ill)
+    ill = tmp_path / "wan-tiny-t2v"
+    shutil.copytree(models / "wan-tiny-t2v", ill)
     shard = ill / "transformer/diffusion_pytorch_model.safetensors"
     weights = load_file(shard)
     save_file(weights | {"proj_out.bias": weights["proj_out.bias"] * float("nan")}, shard)
-    pair[1].say(load("wan-mini-t2v", ill, ranks=2))
+    pair[1].say(load("wan-tiny-t2v", ill, ranks=2))
     pair[1].hear(Loaded)
 
     failed = pair.ask(job(small(), PAIR, tmp_path / "ill.mp4"))
 
     assert failed.kind == pair[1].hear(Failed).kind == "non_finite"
     assert "at step 1" in failed.message
-    pair[1].say(load("wan-mini-t2v", models / "wan-mini-t2v", ranks=2))
+    pair[1].say(load("wan-tiny-t2v", models / "wan-tiny-t2v", ranks=2))
     pair[1].hear(Loaded)
     done = pair.ask(job(small(), PAIR, tmp_path / "well.mp4"))
     assert done.report.latents_sha256 == render(small())[1].latents_sha256

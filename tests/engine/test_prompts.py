@@ -26,7 +26,7 @@ class Visits:
 
 @pytest.fixture(scope="module")
 def parts(models):
-    path = models / "wan-mini-t2v"
+    path = models / "wan-tiny-t2v"
     return loading.load(path, torch.device("cpu"), Build(), with_text=True)
 
 

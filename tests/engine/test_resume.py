@@ -126,7 +126,7 @@ def test_latents_of_other_weights_are_not_taken(render: Render, anew: Render, tm
     saved = until(render, eight(), 4, tmp_path / "saved")
     shutil.copytree(render.models, tmp_path / "models")
     anew.models = tmp_path / "models"
-    shard = anew.models / "wan-mini-t2v/transformer/diffusion_pytorch_model.safetensors"
+    shard = anew.models / "wan-tiny-t2v/transformer/diffusion_pytorch_model.safetensors"
     weights = load_file(shard)
     last = sorted(weights)[-1]
     save_file(weights | {last: weights[last] + 1}, shard, {"format": "pt"})
@@ -138,8 +138,8 @@ def test_latents_of_other_weights_are_not_taken(render: Render, anew: Render, tm
 
 def test_latents_of_another_precision_class_are_not_taken(render: Render, anew: Render, tmp_path):
     saved = until(render, eight(), 4, tmp_path / "saved")
-    anew.engine.load(anew.models / "wan-mini-t2v", ALONE, Build(precision="bf16"))
-    anew._loaded = "wan-mini-t2v"
+    anew.engine.load(anew.models / "wan-tiny-t2v", ALONE, Build(precision="bf16"))
+    anew._loaded = "wan-tiny-t2v"
 
     _, report = anew(eight(), resume=saved)
 

@@ -18,7 +18,7 @@ from worker.ranks.messages import Done
 PAIR = ParallelPlan(ranks=2, cfg=2)
 WEIGHTS, TEXT = Build(shard_weights=True), Build(shard_text=True)
 BOTH = Build(shard_weights=True, shard_text=True)
-MODEL = "wan-mini-t2v"
+MODEL = "wan-tiny-t2v"
 PROMPTS = ["a red ball", "", "grey"]
 CPU = torch.device("cpu")
 # the two branches decide for themselves: one may skip blocks that the other runs

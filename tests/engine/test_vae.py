@@ -23,7 +23,7 @@ from worker.engine.video.conditioning import statistics
 from worker.engine.video.fused import pictures
 from worker.engine.video.vae import Decoder
 
-KINDS = {"vae-2.1": "wan-mini-t2v", "vae-2.2": "wan-mini-ti2v"}
+KINDS = {"vae-2.1": "wan-tiny-t2v", "vae-2.2": "wan-tiny-ti2v"}
 PLANS = {2: ParallelPlan(ranks=3, cfg=2), 3: ParallelPlan(ranks=3, ulysses=3)}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # of values in -1..1
 
@@ -164,13 +164,13 @@ def test_a_plan_with_tiles_says_that_the_pictures_are_not_exact(render):
 def other(models, tmp_path) -> Path:
     """A VAE to put in the place of the text-to-video miniature's."""
     folder = tmp_path / "other"
-    shutil.copytree(models / "wan-mini-t2v" / "vae", folder)
+    shutil.copytree(models / "wan-tiny-t2v" / "vae", folder)
     return folder
 
 
 def load_with(vae: Path, models: Path) -> AutoencoderKLWan:
     build, device = Build(vae=str(vae)), torch.device("cpu")
-    return loading.load(models / "wan-mini-t2v", device, build, with_text=False).vae
+    return loading.load(models / "wan-tiny-t2v", device, build, with_text=False).vae
 
 
 def test_another_vae_takes_the_place_of_the_checkpoints(models, other):

@@ -19,7 +19,7 @@ from shared.vocabulary.spec import Delivery, GenerationSpec
 
 ROOT = Path(__file__).parents[2]
 CAMERA = "tests.engine.filming:Camera"  # an engine without torch, for what ranks do not decide
-SMALL = {"model": "wan-mini-t2v", "prompt": "a ball", "width": 64, "height": 64, "frames": 5}
+SMALL = {"model": "wan-tiny-t2v", "prompt": "a ball", "width": 64, "height": 64, "frames": 5}
 
 
 def environment(settings: Settings, **changes: object) -> dict[str, str]:

@@ -34,7 +34,7 @@ def test_a_cached_video_tells_its_steps_its_policy_and_its_gain(house, completes
 
 def test_a_worker_says_that_nothing_hears_its_words_for_a_second_expert(house, eventually):
     worker = house.start(
-        engine="tests.engine.fake:Engine", models="wan-mini-ti2v", cache_secondary_fn=2
+        engine="tests.engine.fake:Engine", models="wan-tiny-ti2v", cache_secondary_fn=2
     )
 
     eventually(lambda: "cache.secondary_unused" in worker.log.read_text(), within=30)

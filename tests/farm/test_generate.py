@@ -16,7 +16,7 @@ from shared.jobs.removal import image_key
 from shared.machinery.images import clean
 from tests.farm.conftest import CAMERA, ROOT, House, environment
 
-SMALL = ["--model", "wan-mini-t2v", "--size", "64x64", "--frames", "5", "--steps", "2"]
+SMALL = ["--model", "wan-tiny-t2v", "--size", "64x64", "--frames", "5", "--steps", "2"]
 
 
 class Alone:
@@ -73,13 +73,13 @@ def test_it_gives_the_bytes_that_a_farm_gives(house: House, completes, lora, tmp
     Image.linear_gradient("L").resize((96, 80)).convert("RGB").save(picture, "JPEG", quality=60)
     image = clean(picture.getvalue(), limit=10**6)
     house.farm.storage.put_bytes(image.png, image_key(image.ref.sha256))
-    house.start(models=("wan-mini-t2v", "wan-mini-i2v"), lora_dir=lora.lora_dir)
+    house.start(models=("wan-tiny-t2v", "wan-tiny-i2v"), lora_dir=lora.lora_dir)
     tint = ({"name": "tint", "strength": 0.5, "target": "high"},)
     before, row, after = (
         completes(house.submit(prompt="a boat", loras=loras)) for loras in ((), tint, ())
     )
     assert latents_of(before) == latents_of(after) != latents_of(row)
-    pictured = completes(house.submit(model="wan-mini-i2v", image=image.ref, prompt="a boat"))
+    pictured = completes(house.submit(model="wan-tiny-i2v", image=image.ref, prompt="a boat"))
 
     alone = Alone(lora, tmp_path / "here")
     alone.folder.mkdir()
@@ -95,7 +95,7 @@ def test_it_gives_the_bytes_that_a_farm_gives(house: House, completes, lora, tmp
 
     (alone.folder / "out.mp4").unlink()
     (alone.folder / "boat.jpg").write_bytes(picture.getvalue())
-    model = ("--model", "wan-mini-i2v")
+    model = ("--model", "wan-tiny-i2v")
     code, _, err = alone("a boat", *SMALL, *model, "--seed", "7", "--image", "boat.jpg")
 
     assert code == 0, err

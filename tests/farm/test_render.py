@@ -33,7 +33,7 @@ def test_one_parent_serves_all_its_models(house, completes):
     house.start()
 
     first = house.submit()
-    second = house.submit(model="wan-mini-ti2v", guidance_low=None, boundary=None)
+    second = house.submit(model="wan-tiny-ti2v", guidance_low=None, boundary=None)
 
     assert completes(first)["group_name"] == completes(second)["group_name"] == "g0"
 

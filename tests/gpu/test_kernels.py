@@ -127,7 +127,7 @@ def test_fp8_attention_is_refused_for_heads_that_it_cannot_take(models, picture,
     render = Render(models, picture, tmp_path, "cuda:0", Build(precision="fp8_attn"))
 
     with pytest.raises(EngineFault, match="in fp8: fa3 does not run here on heads of 24"):
-        render.load("wan-mini-t2v")
+        render.load("wan-tiny-t2v")
 
 
 BANDS = {"bf16": 0.02, "fp8": 0.15}  # of final latents, against `reference`
@@ -159,7 +159,7 @@ def latents(render: Render, spec) -> torch.Tensor:
 @pytest.mark.parametrize("precision", BANDS)
 @pytest.mark.parametrize(
     "spec",
-    [small(), small("wan-mini-i2v", image=REF), small("wan-mini-ti2v", image=REF)],
+    [small(), small("wan-tiny-i2v", image=REF), small("wan-tiny-ti2v", image=REF)],
     ids=["t2v", "i2v", "ti2v"],
 )
 def test_each_class_stays_within_its_band_of_the_reference(makers, spec, precision):

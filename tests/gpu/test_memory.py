@@ -110,7 +110,7 @@ def write(sliced: Slice, folder: Path) -> None:
         return drawn(WanTransformer3DModel, **config)
 
     card = MODELS[sliced.model]
-    mini = pipeline(MODELS["wan-mini-t2v"])
+    mini = pipeline(MODELS["wan-tiny-t2v"])
     decoder: AutoencoderKLWan = vae(sliced.family)
     WanPipeline(
         tokenizer=mini.tokenizer,

@@ -28,12 +28,12 @@ pytestmark = [
 PAIR, HEADS = ParallelPlan(ranks=2, cfg=2), ParallelPlan(ranks=2, ulysses=2)
 ALONE = ParallelPlan(ranks=2)
 CASES: dict[str, tuple[ParallelPlan, str, dict, CachePolicies | None]] = {
-    "cfg": (PAIR, "wan-mini-t2v", {}, None),
-    "cfg-image": (PAIR, "wan-mini-i2v", {"image": REF}, None),
-    "cfg-cached": (PAIR, "wan-mini-t2v", {"steps": 8}, CACHED),
-    "ulysses": (HEADS, "wan-mini-t2v", {}, None),
-    "ulysses-odd-tokens": (HEADS, "wan-mini-t2v", {"width": 80, "height": 80}, None),
-    "ulysses-cached": (HEADS, "wan-mini-ti2v", {"image": REF, "steps": 8}, SINGLE),
+    "cfg": (PAIR, "wan-tiny-t2v", {}, None),
+    "cfg-image": (PAIR, "wan-tiny-i2v", {"image": REF}, None),
+    "cfg-cached": (PAIR, "wan-tiny-t2v", {"steps": 8}, CACHED),
+    "ulysses": (HEADS, "wan-tiny-t2v", {}, None),
+    "ulysses-odd-tokens": (HEADS, "wan-tiny-t2v", {"width": 80, "height": 80}, None),
+    "ulysses-cached": (HEADS, "wan-tiny-ti2v", {"image": REF, "steps": 8}, SINGLE),
 }
 
 
@@ -63,7 +63,7 @@ def test_two_gpus_give_the_bits_and_decisions_of_one(group, tmp_path, picture, c
 @pytest.mark.parametrize("cache", [None, CACHED], ids=["plain", "cached"])
 def test_a_ring_gives_the_decisions_of_one_and_nearly_its_latents(group, tmp_path, picture, cache):
     spec = small(**LATE_SWITCH, **UNGUIDED)
-    group.hold("wan-mini-t2v", REFERENCE)
+    group.hold("wan-tiny-t2v", REFERENCE)
     ring = ParallelPlan(ranks=2, ring=2)
 
     done = group.ask(order(spec, ring, tmp_path, picture, cache))
@@ -76,7 +76,7 @@ def test_a_ring_gives_the_decisions_of_one_and_nearly_its_latents(group, tmp_pat
 
 def test_two_gpus_decode_the_pictures_of_one(group, tmp_path, picture):
     spec = small()
-    group.hold("wan-mini-t2v", OWN)
+    group.hold("wan-tiny-t2v", OWN)
 
     group.ask(order(spec, PAIR, tmp_path, picture))
 
@@ -90,10 +90,10 @@ def test_two_gpus_decode_the_pictures_of_one(group, tmp_path, picture):
 @pytest.mark.parametrize("sharded", ["shard_weights", "shard_text"])
 def test_divided_weights_give_what_whole_ones_do(group, models, tmp_path, picture, sharded):
     spec = small()
-    group.hold("wan-mini-t2v", REFERENCE)
+    group.hold("wan-tiny-t2v", REFERENCE)
     whole = group.ask(order(spec, PAIR, tmp_path / "whole", picture))
 
-    group.hold("wan-mini-t2v", Build(**{sharded: True}))
+    group.hold("wan-tiny-t2v", Build(**{sharded: True}))
     divided = group.ask(order(spec, PAIR, tmp_path / "divided", picture, attempt=2))
 
     if sharded == "shard_weights":
@@ -103,7 +103,7 @@ def test_divided_weights_give_what_whole_ones_do(group, models, tmp_path, pictur
 
 
 def test_a_cancel_stops_both_and_the_next_job_is_as_ever(group, tmp_path, picture):
-    group.hold("wan-mini-t2v", REFERENCE)
+    group.hold("wan-tiny-t2v", REFERENCE)
     before = group.ask(order(small(), PAIR, tmp_path, picture))
     group.say(order(small(steps=100), PAIR, tmp_path, picture, attempt=2))
     group[0].hear(Step)

@@ -13,7 +13,7 @@ import openai
 from openai import OpenAI
 
 PROMPTS = ["a red ball", "a blue square", "a green star"]
-SMALL = {"model": "wan-mini-t2v", "size": "64x64", "extra_body": {"frames": 5, "steps": 2}}
+SMALL = {"model": "wan-tiny-t2v", "size": "64x64", "extra_body": {"frames": 5, "steps": 2}}
 
 
 def main(url: str, key: str) -> None:
@@ -24,7 +24,7 @@ def main(url: str, key: str) -> None:
     refusals(client, url, done)
     image(client)
     models = [model.id for model in client.models.list()]
-    assert "wan-mini-t2v" in models, models
+    assert "wan-tiny-t2v" in models, models
     sys.stdout.write(json.dumps({"openai": openai.__version__, "models": len(models)}))
 
 
@@ -98,7 +98,7 @@ def image(client: OpenAI) -> None:
     picture = io.BytesIO(PNG)
     video = client.videos.create(
         prompt="it moves",
-        model="wan-mini-i2v",
+        model="wan-tiny-i2v",
         input_reference=("picture.png", picture, "image/png"),
         size="64x64",
         extra_body={"frames": 5, "steps": 2},

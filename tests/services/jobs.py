@@ -13,7 +13,7 @@ from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import Delivery, FailureKind, GenerationSpec
 from tests.conftest import wait_for
 
-MODEL, OTHER_MODEL = "wan-mini-t2v", "wan-mini-ti2v"
+MODEL, OTHER_MODEL = "wan-tiny-t2v", "wan-tiny-ti2v"
 OFFER = Offer("g0", "life-1", 1, (MODEL, OTHER_MODEL))
 RESULT = {"bytes": 1, "sha256": "0" * 64, "files": {}}
 DIED = JobFailure(FailureKind.RANK_DIED, "Rank 0 died (SIGKILL).")

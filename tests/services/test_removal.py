@@ -18,7 +18,7 @@ from tests.services.jobs import (
 )
 
 SHA = "a" * 64
-IMAGE = {"model": "wan-mini-i2v", "image": {"sha256": SHA, "width": 64, "height": 64}}
+IMAGE = {"model": "wan-tiny-i2v", "image": {"sha256": SHA, "width": 64, "height": 64}}
 
 
 def rows(farm, table=Video) -> int:

@@ -6,7 +6,7 @@ from shared.machinery.settings import ConfigurationError, load_settings
 from shared.vocabulary.planning import Degrees, degrees_of, plan
 from tests.engine.rendering import REF, small
 
-A14B, I2V, TI2V, MINI = "wan2.2-t2v-a14b", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "wan-mini-t2v"
+A14B, I2V, TI2V, MINI = "wan2.2-t2v-a14b", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "wan-tiny-t2v"
 
 
 def spec(model: str, guidance: float = 4.0):

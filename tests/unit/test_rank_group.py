@@ -16,7 +16,7 @@ from tests.farm.conftest import is_alive
 from worker.ranks.group import Layout, RankFault, RankGroup, RankStopped
 from worker.ranks.messages import Done, Generate, Load, PhaseBegan, Step
 
-MODEL = "wan-mini-t2v"
+MODEL = "wan-tiny-t2v"
 FAKE = "tests.engine.fake:Engine"
 FIRST = ("video_1", 1)
 DEADLINE = JobFailure(FailureKind.DEADLINE, "The deadline to finish has passed.")

@@ -17,7 +17,7 @@ COUNTS = (4, 8, 20, 27, 30, 40, 50)
 
 
 def spec(**fields: object) -> GenerationSpec:
-    given = {"model": "wan-mini-t2v", "prompt": "x", "width": 64, "height": 64, "seed": 0}
+    given = {"model": "wan-tiny-t2v", "prompt": "x", "width": 64, "height": 64, "seed": 0}
     return GenerationSpec.model_validate(given | fields)
 
 
@@ -46,7 +46,7 @@ def test_the_distilled_grid_is_shifted_once():
 
 
 def test_one_expert_takes_all_steps():
-    schedule = Schedule.of(spec(model="wan-mini-ti2v", steps=7))
+    schedule = Schedule.of(spec(model="wan-tiny-ti2v", steps=7))
 
     assert schedule.high_steps == 7
 

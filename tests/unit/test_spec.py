@@ -20,7 +20,7 @@ LEAST = {"prompt": "a ball", "seed": 1}
 IMAGE = ImageRef(sha256="0" * 64, width=64, height=64)
 
 
-def spec(model: str = "wan-mini-t2v", **fields) -> GenerationSpec:
+def spec(model: str = "wan-tiny-t2v", **fields) -> GenerationSpec:
     card = MODELS[model]
     size = {"width": card.native_sizes[0].width, "height": card.native_sizes[0].height}
     image = {"image": IMAGE} if card.needs_image else {}
@@ -82,7 +82,7 @@ def test_an_unknown_model_is_refused_by_name():
 
 def test_an_image_model_needs_its_image():
     with pytest.raises(ValidationError, match="does not go with the task"):
-        spec("wan-mini-i2v", image=None)
+        spec("wan-tiny-i2v", image=None)
 
 
 def test_a_spec_cannot_be_changed():
