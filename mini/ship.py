@@ -41,7 +41,7 @@ def write(state: State, to: Path) -> None:
         kind: Any = WanPipeline
         pipe = kind(
             tokenizer=tokenizer,
-            text_encoder=encoder.to(torch.bfloat16).eval(),
+            text_encoder=encoder.eval(),  # in fp32: transformers loads what is there, diffusers fp32
             vae=vae.to(torch.bfloat16).eval(),
             scheduler=UniPCMultistepScheduler(
                 prediction_type="flow_prediction",
