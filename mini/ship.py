@@ -41,7 +41,7 @@ def write(state: State, to: Path) -> None:
         kind: Any = WanPipeline
         pipe = kind(
             tokenizer=tokenizer,
-            text_encoder=encoder.eval(),  # in fp32: transformers loads what is there, diffusers fp32
+            text_encoder=encoder.eval(),  # in fp32, which diffusers makes of all parts but this
             vae=vae.to(torch.bfloat16).eval(),
             scheduler=UniPCMultistepScheduler(
                 prediction_type="flow_prediction",

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,14 @@ class Clock:
         spent = (time.monotonic() - self._began) / self._seconds
         return spent if self._steps is None else max(spent, self.step / self._steps)
 
-    def tick(self, optimizer: torch.optim.Optimizer, peak: float) -> bool:
-        """Set the rate of the next step: up at first, down in the last third; False at the end."""
+    def tick(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
+        """Set the rates of the next step: up at first, down in the last third; False at the end.
+
+        Each group of weights has its highest rate as `peak`.
+        """
         over = self.over
-        for group in optimizer.param_groups:
-            group["lr"] = peak * min(1, (self.step + 1) / 100) * min(1, 0.02 + 3 * (1 - over))
+        share = min(1, (self.step + 1) / 100) * min(1, 0.02 + 3 * (1 - over))
+        for group in (group for one in optimizers for group in one.param_groups):
+            group["lr"] = group["peak"] * share
         self.step += 1
         return over < 1

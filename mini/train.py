@@ -2,10 +2,11 @@
 
 The stages in order: `text`, `vae`, then `t2v` and `ti2v`, which may run beside each other, and
 `style` after `t2v`. A call goes on from what the folder holds, for as many minutes as it is given;
-only `style` begins anew. `mini.ship` writes the checkpoints.
+only `style` begins anew, and `vae` after a transformer leaves latents as they are. `mini.ship`
+writes the checkpoints.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -49,6 +50,7 @@ _VIEWS: Final = (
 _HELD_OUT: Final = 10_000_000  # seeds of scenes that nobody is taught
 _DROPOUT: Final = 0.1
 _AVERAGED: Final = 0.999
+_BLOCKS: Final = "blocks."  # in the names of their weights
 _STYLE: Final = LoraConfig(
     r=8,
     lora_alpha=8,
@@ -95,16 +97,16 @@ def teach_text(state: State, clock: Clock, batch: int) -> None:
     """Teach the text encoder to tell what a caption says."""
     words = words_of(state)
     quiz = lessons.Quiz(parts.TEXT_WIDTH).to(state.device)
-    optimizer = torch.optim.AdamW([*words.encoder.parameters(), *quiz.parameters()])
+    optimizers = [_adamw([*words.encoder.parameters(), *quiz.parameters()], 2e-3)]
     done = state.progress.get("text_encoder", {}).get("steps", 0)
     loss = torch.zeros(())
-    while clock.tick(optimizer, 2e-3):
+    while clock.tick(optimizers):
         seed = done + clock.step
         scenes = lessons.scenes(seed * batch, batch)
         said = lessons.captions(scenes, seed, 0.0)
         truths = [lessons.truth(one, words) for one, words in zip(scenes, said, strict=True)]
         loss = quiz(*words(said), truths)
-        _learn(optimizer, loss)
+        _learn(optimizers, loss)
         _tell("text", clock, loss=loss)
     state.keep(
         "text_encoder", words.encoder.state_dict(), steps=done + clock.step, loss=loss.item()
@@ -112,16 +114,21 @@ def teach_text(state: State, clock: Clock, batch: int) -> None:
 
 
 def teach_vae(state: State, clock: Clock, view: View, batch: int) -> None:
-    """Teach the VAE one view of clips."""
+    """Teach the VAE one view of clips; once transformers know its latents, the decoder alone."""
     vae = vae_of(state)
+    settled = COURSES.keys() & state.progress.keys()
+    if settled:
+        vae.encoder.requires_grad_(requires_grad=False)
+        vae.quant_conv.requires_grad_(requires_grad=False)
     if state.device.type == "cuda":
         vae.encoder.compile(dynamic=False)
         vae.decoder.compile(dynamic=False)
-    optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    weights = [one for one in vae.parameters() if one.requires_grad]
+    optimizers = [_adamw(weights, view.rate, beta=0.95)]
     notes = state.progress.get("vae", {})
     done = notes.get("steps", 0)
     psnr = torch.zeros(())
-    while clock.tick(optimizer, view.rate):
+    while clock.tick(optimizers):
         first = (done + clock.step) * batch
         start = int(torch.randint(FRAMES - view.frames + 1, ()))
         part = slice(start, start + view.frames)
@@ -129,7 +136,7 @@ def teach_vae(state: State, clock: Clock, view: View, batch: int) -> None:
         clip = _cropped(clip, view.side)
         with _in_bf16(state.device):
             loss, psnr = lessons.reconstruction(vae, clip)
-        _learn(optimizer, loss)
+        _learn(optimizers, loss)
         _tell(f"vae, {view.frames} frames of {view.side} pixels", clock, loss=loss, psnr=psnr)
     state.keep("vae", vae.state_dict(), steps=done + clock.step)
 
@@ -195,12 +202,10 @@ def _teach(
     words = words_of(state)
     words.encoder.requires_grad_(requires_grad=False)
     scenes = lessons.scenes(clips.first, len(clips.latents))
-    optimizer = torch.optim.AdamW(
-        [one for model in models.values() for one in model.parameters() if one.requires_grad],
-        betas=(0.9, 0.98), weight_decay=0.01, fused=True,
-    )  # fmt: skip
+    weights = [one for model in models.values() for one in model.named_parameters()]
+    optimizers = _optimizers([(name, one) for name, one in weights if one.requires_grad])
     drawn = lessons.batches(len(scenes), clips.batch, state.device, clips.first)
-    while clock.tick(optimizer, 1e-3):
+    while clock.tick(optimizers):
         rows = next(drawn)
         said = lessons.captions([scenes[i] for i in rows.tolist()], clock.step, _DROPOUT)
         with torch.no_grad():
@@ -209,7 +214,7 @@ def _teach(
         with _in_bf16(state.device):
             for name, course in COURSES[stage].items():
                 losses[name] = lessons.flow(models[name], clips.latents[rows], texts, course)
-        _learn(optimizer, torch.stack([*losses.values()]).sum())
+        _learn(optimizers, torch.stack([*losses.values()]).sum())
         after()
         _tell(stage, clock, **losses)
 
@@ -268,12 +273,35 @@ def _in_bf16(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
-def _learn(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
+def _optimizers(weights: list[tuple[str, Tensor]]) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices in a transformer's blocks, AdamW for all others and for adapters.
+
+    On the CPU, over the first 200 steps, Muon was as far after 160 as AdamW at its best after 200.
+    """
+    matrices = [one for name, one in weights if one.dim() == 2 and _BLOCKS in name]
+    others = [one for name, one in weights if one.dim() != 2 or _BLOCKS not in name]
+    if any("lora" in name for name, _ in weights):
+        return [_adamw(matrices, 1e-3)]
+    group: dict[str, Any] = {"params": matrices, "peak": 8e-3}
+    muon = torch.optim.Muon([group], weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return [muon, _adamw(others, 2e-3, decay=0.01)]
+
+
+def _adamw(
+    weights: list[Tensor], peak: float, *, beta: float = 0.98, decay: float = 0.0
+) -> torch.optim.Optimizer:
+    group: dict[str, Any] = {"params": weights, "peak": peak}
+    return torch.optim.AdamW([group], betas=(0.9, beta), weight_decay=decay, fused=True)
+
+
+def _learn(optimizers: Sequence[torch.optim.Optimizer], loss: Tensor) -> None:
+    for one in optimizers:
+        one.zero_grad(set_to_none=True)
     loss.backward()
-    weights = [one for group in optimizer.param_groups for one in group["params"]]
-    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-    optimizer.step()
+    groups = [group for one in optimizers for group in one.param_groups]
+    torch.nn.utils.clip_grad_norm_([one for group in groups for one in group["params"]], 1.0)
+    for one in optimizers:
+        one.step()
 
 
 def _copied(model: WanTransformer3DModel) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from mini import lessons, ship, train, whole, world
 from mini.lessons import Course
 from mini.parts import transformer
+from mini.state import Clock, State
+from mini.train import View
 
 
 def test_a_whole_clip_is_coded_as_diffusers_does_it_by_chunks():
@@ -74,6 +76,21 @@ def test_the_quiz_knows_what_a_caption_left_out():
 
     assert lessons.truth(one, "a red ball passes behind a blue square")["top"] == lessons.UNSAID
     assert lessons.truth(one, "… over a black background")["top"] == one.background[0]
+
+
+@pytest.mark.parametrize("known", [(), ("ti2v",)], ids=["free", "settled"])
+def test_latents_stay_as_they_are_once_a_transformer_knows_them(tmp_path, known):
+    state, view = State(tmp_path, torch.device("cpu")), View(1, 32, 1, rate=1e-2, share=1)
+    train.teach_vae(state, Clock(1, steps=1), view, 1)
+    for name in known:
+        state.keep(name, {})
+    before = state.tensors("vae")
+
+    train.teach_vae(state, Clock(1, steps=1), view, 1)
+
+    learnt = {name for name, one in state.tensors("vae").items() if not one.equal(before[name])}
+    parts = {name.partition(".")[0] for name in learnt}
+    assert parts == {"decoder", "post_quant_conv"} | (set() if known else {"encoder", "quant_conv"})
 
 
 @pytest.mark.long
