@@ -173,9 +173,11 @@ def test_prompts_are_text_and_nothing_else(visit: Visit, stage: Stage):
     assert "<script>alert(2)" in visitor.go("/jobs").text(".jobs")
 
 
-# Keeps each word that the button says: it takes them back after two seconds.
-NOTE = """() => { window.words = []; const button = document.querySelector("[data-copy]");
-new MutationObserver(() => words.push(button.textContent)).observe(button, {childList: true}); }"""
+# Keeps each word that the button says: it takes them back after two seconds. The live page may have
+# another button in the place of this one by then, so it is looked for anew.
+NOTE = """() => { window.words = [];
+new MutationObserver(() => words.push(document.querySelector("[data-copy]").textContent))
+.observe(document.body, {childList: true, subtree: true}); }"""
 PASTE = """() => { const t = document.createElement("textarea"); document.body.append(t);
 t.focus(); return true; }"""
 
