@@ -53,6 +53,7 @@ class Words:
     def folded(self, texts: Sequence[str]) -> Tensor:
         """[B, 32, D]: as diffusers' pipeline gives them to a `fold`ed transformer, but shorter."""
         hidden = self(texts)[0]
+        assert hidden.shape[1] < _KEPT_TOKENS, "the last token must be padding"
         return F.pad(hidden, (0, 0, 0, _KEPT_TOKENS - hidden.shape[1]))
 
 
