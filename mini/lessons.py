@@ -1,7 +1,7 @@
 """What each part is taught, as losses over scenes of the world."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ FRAMES: Final = 17
 PROMPT_TOKENS: Final = 512  # of the transformer's input, zeros past a caption's end
 _KEPT_TOKENS: Final = 32  # of them in a lesson; the last one stands for all that are left out
 UNSAID: Final = "unsaid"
+_WORDINGS: Final = 4
 _KL: Final = 1e-6
 
 
@@ -25,13 +26,19 @@ def scenes(first: int, count: int) -> list[world.Scene]:
     return [world.scene(seed) for seed in range(first, first + count)]
 
 
-def captions(batch: Sequence[world.Scene], seed: int, dropout: float) -> list[str]:
-    """Word scenes, leaving a share of them unsaid, so that guidance has something to start from."""
-    silent = torch.rand(len(batch), generator=torch.Generator().manual_seed(seed)) < dropout
-    return [
-        "" if quiet else world.caption(one, seed * 100_003 + i)
-        for i, (one, quiet) in enumerate(zip(batch, silent.tolist(), strict=True))
-    ]
+class Said:
+    """What is said of scenes, in a few wordings each, and nothing."""
+
+    def __init__(self, hidden: Tensor, nothing: Tensor) -> None:
+        """Take [N, wordings, n, D] and [n, D]."""
+        self._wordings = hidden.shape[1]
+        self._hidden = torch.cat([hidden.flatten(0, 1), nothing[None]])
+
+    def draw(self, rows: Tensor, dropout: float) -> Tensor:
+        """Some wording of each scene, [B, n, D]; a share is left unsaid, for guidance to use."""
+        picked = rows * self._wordings + torch.randint_like(rows, self._wordings)
+        silent = torch.rand(len(rows), device=rows.device) < dropout
+        return self._hidden[picked.where(~silent, len(self._hidden) - 1)]
 
 
 class Words:
@@ -55,6 +62,15 @@ class Words:
         hidden = self(texts)[0]
         assert hidden.shape[1] < _KEPT_TOKENS, "the last token must be padding"
         return F.pad(hidden, (0, 0, 0, _KEPT_TOKENS - hidden.shape[1]))
+
+    @torch.no_grad()
+    def all_of(self, batch: Sequence[world.Scene], seed: int) -> Said:
+        """Word scenes, each in four ways."""
+        each = (one for one in batch for _ in range(_WORDINGS))
+        texts = [world.caption(one, seed * _WORDINGS + i) for i, one in enumerate(each)]
+        parts = [self.folded(texts[i : i + 1024]) for i in range(0, len(texts), 1024)]
+        hidden = torch.cat(parts).unflatten(0, (len(batch), _WORDINGS))
+        return Said(hidden, self.folded([""])[0])
 
 
 def fold(model: WanTransformer3DModel) -> None:
@@ -171,13 +187,6 @@ def flow(model: WanTransformer3DModel, latents: Tensor, texts: Tensor, course: C
     made = model(given, timestep, texts, return_dict=False)[0]
     wrong = (made.float() - (noise - latents)).square() * free
     return wrong.sum() / free.expand_as(wrong).sum()
-
-
-def batches(count: int, size: int, device: torch.device, seed: int) -> Iterator[Tensor]:
-    """Places of drawn samples, [size], without end."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield torch.randint(count, (size,), generator=generator).to(device)
 
 
 def psnr_of(vae: AutoencoderKLWan, clip: Tensor) -> float:

@@ -6,7 +6,7 @@ only `style` begins anew, and `vae` after a transformer leaves latents as they a
 writes the checkpoints.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,9 +16,10 @@ from diffusers import WanTransformer3DModel
 from peft import LoraConfig, get_peft_model_state_dict
 from torch import Tensor
 
-from mini import lessons, parts, whole, world
+from mini import lessons, optimizers, parts, whole, world
 from mini.lessons import FRAMES, Course
 from mini.parts import BOUNDARY, SHIFTS
+from mini.recorded import recorded
 from mini.state import Clock, State
 
 COURSES: Final = {
@@ -50,7 +51,6 @@ _VIEWS: Final = (
 _HELD_OUT: Final = 10_000_000  # seeds of scenes that nobody is taught
 _DROPOUT: Final = 0.1
 _AVERAGED: Final = 0.999
-_BLOCKS: Final = "blocks."  # in the names of their weights
 _STYLE: Final = LoraConfig(
     r=8,
     lora_alpha=8,
@@ -70,8 +70,8 @@ class Clips(NamedTuple):
 @click.argument("stage", type=click.Choice(["text", "vae", "t2v", "ti2v", "style"]))
 @click.option("--state", "folder", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", default=8.0, show_default=True, help="Of training.")
-@click.option("--batch", default=128, show_default=True, help="Clips that a transformer sees.")
-@click.option("--clips", default=16_384, show_default=True, help="Clips that are encoded.")
+@click.option("--batch", default=256, show_default=True, help="Clips that a transformer sees.")
+@click.option("--clips", default=24_576, show_default=True, help="Clips that are encoded.")
 @click.option("--steps", type=click.IntRange(1), help="End a stage after so many.")
 def main(
     stage: str, folder: Path, minutes: float, batch: int, clips: int, steps: int | None
@@ -97,16 +97,17 @@ def teach_text(state: State, clock: Clock, batch: int) -> None:
     """Teach the text encoder to tell what a caption says."""
     words = words_of(state)
     quiz = lessons.Quiz(parts.TEXT_WIDTH).to(state.device)
-    optimizers = [_adamw([*words.encoder.parameters(), *quiz.parameters()], 2e-3)]
+    weights = [*words.encoder.parameters(), *quiz.parameters()]
+    teachers = [optimizers.adamw(weights, 2e-3)]
     done = state.progress.get("text_encoder", {}).get("steps", 0)
     loss = torch.zeros(())
-    while clock.tick(optimizers):
+    while clock.tick(teachers):
         seed = done + clock.step
         scenes = lessons.scenes(seed * batch, batch)
-        said = lessons.captions(scenes, seed, 0.0)
+        said = [world.caption(one, seed * batch + i) for i, one in enumerate(scenes)]
         truths = [lessons.truth(one, words) for one, words in zip(scenes, said, strict=True)]
         loss = quiz(*words(said), truths)
-        _learn(optimizers, loss)
+        optimizers.learn(teachers, loss)
         _tell("text", clock, loss=loss)
     state.keep(
         "text_encoder", words.encoder.state_dict(), steps=done + clock.step, loss=loss.item()
@@ -124,11 +125,11 @@ def teach_vae(state: State, clock: Clock, view: View, batch: int) -> None:
         vae.encoder.compile(dynamic=False)
         vae.decoder.compile(dynamic=False)
     weights = [one for one in vae.parameters() if one.requires_grad]
-    optimizers = [_adamw(weights, view.rate, beta=0.95)]
+    teachers = [optimizers.adamw(weights, view.rate, beta=0.95)]
     notes = state.progress.get("vae", {})
     done = notes.get("steps", 0)
     psnr = torch.zeros(())
-    while clock.tick(optimizers):
+    while clock.tick(teachers):
         first = (done + clock.step) * batch
         start = int(torch.randint(FRAMES - view.frames + 1, ()))
         part = slice(start, start + view.frames)
@@ -136,7 +137,7 @@ def teach_vae(state: State, clock: Clock, view: View, batch: int) -> None:
         clip = _cropped(clip, view.side)
         with _in_bf16(state.device):
             loss, psnr = lessons.reconstruction(vae, clip)
-        _learn(optimizers, loss)
+        optimizers.learn(teachers, loss)
         _tell(f"vae, {view.frames} frames of {view.side} pixels", clock, loss=loss, psnr=psnr)
     state.keep("vae", vae.state_dict(), steps=done + clock.step)
 
@@ -161,16 +162,10 @@ def teach_flow(state: State, clock: Clock, stage: str, batch: int, clips: int) -
     notes = state.progress.get(stage, {})
     first = notes.get("scenes", 0)
     models = {name: transformer_of(state, f"{stage}-{name}") for name in COURSES[stage]}
-    means = {name: _copied(model) for name, model in models.items()}
-
-    def follow() -> None:
-        for name, model in models.items():
-            _follow(means[name], model, min(_AVERAGED, 1 - 1 / (clock.step + 1)))
-
     latents = normalised(state, torch.cat([*_encoded(state, first, clips)]))
-    _teach(state, clock, stage, models, Clips(latents, first, batch), follow)
-    for name, mean in means.items():
-        state.keep(f"{stage}-{name}", mean)
+    _teach(state, clock, stage, models, Clips(latents, first, batch))
+    for name, model in models.items():
+        state.keep(f"{stage}-{name}", model.state_dict())
     done = {"steps": notes.get("steps", 0) + clock.step, "scenes": first + clips}
     state.keep(stage, {}, **done)
 
@@ -191,32 +186,43 @@ def teach_style(state: State, clock: Clock, batch: int, clips: int) -> None:
 
 
 def _teach(
-    state: State,
-    clock: Clock,
-    stage: str,
-    models: dict[str, WanTransformer3DModel],
-    clips: Clips,
-    after: Callable[[], None] = lambda: None,
+    state: State, clock: Clock, stage: str, models: dict[str, WanTransformer3DModel], clips: Clips
 ) -> None:
-    """Teach what of the models can learn, each its part of the noise; `after` follows each step."""
-    words = words_of(state)
-    words.encoder.requires_grad_(requires_grad=False)
+    """Teach what of the models can learn, each its part of the noise; it ends as its average."""
     scenes = lessons.scenes(clips.first, len(clips.latents))
-    weights = [one for model in models.values() for one in model.named_parameters()]
-    optimizers = _optimizers([(name, one) for name, one in weights if one.requires_grad])
-    drawn = lessons.batches(len(scenes), clips.batch, state.device, clips.first)
-    while clock.tick(optimizers):
-        rows = next(drawn)
-        said = lessons.captions([scenes[i] for i in rows.tolist()], clock.step, _DROPOUT)
-        with torch.no_grad():
-            texts = words.folded(said)
-        losses: dict[str, Tensor] = {}
+    said = words_of(state).all_of(scenes, clips.first)
+    learning = [
+        (name, one)
+        for model in models.values()
+        for name, one in model.named_parameters()
+        if one.requires_grad
+    ]
+    weights: list[Tensor] = [one for _, one in learning]
+    teachers = optimizers.of_transformers(learning)
+
+    def lesson() -> dict[str, Tensor]:
+        for one in weights:
+            one.grad = None
+        rows = torch.randint(len(scenes), (clips.batch,), device=state.device)
+        latents, texts = clips.latents[rows], said.draw(rows, _DROPOUT)
         with _in_bf16(state.device):
-            for name, course in COURSES[stage].items():
-                losses[name] = lessons.flow(models[name], clips.latents[rows], texts, course)
-        _learn(optimizers, torch.stack([*losses.values()]).sum())
-        after()
+            losses = {
+                name: lessons.flow(models[name], latents, texts, course)
+                for name, course in COURSES[stage].items()
+            }
+        torch.stack([*losses.values()]).sum().backward()
+        return losses
+
+    given = recorded(lesson, state.device)
+    means = [one.detach().clone() for one in weights]
+    while clock.tick(teachers):
+        losses = given()
+        optimizers.clipped(teachers)
+        share = min(_AVERAGED, 1 - 1 / (clock.step + 1))
+        torch._foreach_lerp_(means, [one.detach() for one in weights], 1 - share)  # pyright: ignore[reportPrivateUsage]
         _tell(stage, clock, **losses)
+    with torch.no_grad():
+        torch._foreach_copy_(weights, means)  # pyright: ignore[reportPrivateUsage]
 
 
 def words_of(state: State) -> lessons.Words:
@@ -271,48 +277,6 @@ def _encoded(state: State, first: int, clips: int, *, outlined: bool = False) ->
 
 def _in_bf16(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _optimizers(weights: list[tuple[str, Tensor]]) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices in a transformer's blocks, AdamW for all others and for adapters.
-
-    On the CPU, over the first 200 steps, Muon was as far after 160 as AdamW at its best after 200.
-    """
-    matrices = [one for name, one in weights if one.dim() == 2 and _BLOCKS in name]
-    others = [one for name, one in weights if one.dim() != 2 or _BLOCKS not in name]
-    if any("lora" in name for name, _ in weights):
-        return [_adamw(matrices, 1e-3)]
-    group: dict[str, Any] = {"params": matrices, "peak": 8e-3}
-    muon = torch.optim.Muon([group], weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    return [muon, _adamw(others, 2e-3, decay=0.01)]
-
-
-def _adamw(
-    weights: list[Tensor], peak: float, *, beta: float = 0.98, decay: float = 0.0
-) -> torch.optim.Optimizer:
-    group: dict[str, Any] = {"params": weights, "peak": peak}
-    return torch.optim.AdamW([group], betas=(0.9, beta), weight_decay=decay, fused=True)
-
-
-def _learn(optimizers: Sequence[torch.optim.Optimizer], loss: Tensor) -> None:
-    for one in optimizers:
-        one.zero_grad(set_to_none=True)
-    loss.backward()
-    groups = [group for one in optimizers for group in one.param_groups]
-    torch.nn.utils.clip_grad_norm_([one for group in groups for one in group["params"]], 1.0)
-    for one in optimizers:
-        one.step()
-
-
-def _copied(model: WanTransformer3DModel) -> dict[str, Tensor]:
-    return {name: weights.detach().clone() for name, weights in model.state_dict().items()}
-
-
-@torch.no_grad()
-def _follow(mean: dict[str, Tensor], model: WanTransformer3DModel, share: float) -> None:
-    """Let the running average come a little nearer to the weights."""
-    held, given = zip(*((mean[k], v) for k, v in model.state_dict().items()), strict=True)
-    torch._foreach_lerp_(held, given, 1 - share)  # pyright: ignore[reportPrivateUsage]
 
 
 def _tell(what: str, clock: Clock, **values: Tensor) -> None:

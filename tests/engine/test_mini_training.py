@@ -8,6 +8,7 @@ from diffusers import AutoencoderKLWan, WanPipeline
 
 from mini import lessons, ship, train, whole, world
 from mini.lessons import Course
+from mini.optimizers import Muon
 from mini.parts import transformer
 from mini.state import Clock, State
 from mini.train import View
@@ -69,6 +70,23 @@ def test_a_transformer_learns_from_one_batch():
         losses.append(loss.item())
 
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_muon_steps_as_torch_does():
+    torch.manual_seed(1)
+    shapes = [(8, 8), (12, 8), (8, 12), (8, 8)]
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(shape)) for shape in shapes] for _ in range(2))
+    muon = Muon(ours, 5e-3)
+    referee = torch.optim.Muon(theirs, 5e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        muon.step()
+        referee.step()
+
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0.02, atol=2e-4)  # both compute in bf16
 
 
 def test_the_quiz_knows_what_a_caption_left_out():
