@@ -87,8 +87,8 @@ class _Folded:
         query = attn.norm_q(attn.to_q(hidden))
         key, value = attn.norm_k(attn.to_k(text)), attn.to_v(text)
         heads = (x.unflatten(2, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
-        times = query.new_zeros(text.shape[1])
-        times[-1] = math.log(PROMPT_TOKENS - text.shape[1] + 1)
+        left_out = query.new_full((1,), math.log(PROMPT_TOKENS - text.shape[1] + 1))
+        times = F.pad(left_out, (text.shape[1] - 1, 0))
         made = F.scaled_dot_product_attention(*heads, attn_mask=times.expand(hidden.shape[1], -1))
         return attn.to_out[0](made.transpose(1, 2).flatten(2))
 
