@@ -24,7 +24,7 @@ from shared.machinery.settings import child_environment
 
 _PROMPT: Final = "a red ball passes behind a blue square"
 _SEED: Final = 7
-_MODEL: Final = "wan-tiny-t2v"
+_MODEL: Final = "wan-mini-t2v"
 _PORTS: Final = range(8080, 8090)
 _START_S: Final = 300.0
 _RENDER_S: Final = 300.0

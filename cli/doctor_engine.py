@@ -13,7 +13,7 @@ from typing import Final
 
 from cli.findings import Check
 from shared.machinery.settings import Settings
-from shared.vocabulary.catalog import MINIATURES, MODELS
+from shared.vocabulary.catalog import BUNDLED, MINIATURES, MODELS
 
 _FRAMES: Final = 9
 _FFMPEG_S: Final = 30
@@ -122,7 +122,7 @@ def weights(settings: Settings) -> Iterator[Check]:
         found = folder if (folder / "model_index.json").is_file() else _cached(MODELS[name].repo)
         if found is not None:
             yield Check("weights", name, "ok", str(found))
-        elif name in MINIATURES:
+        elif name in BUNDLED:
             fix = "`wanfarm up` and `make demo` make it."
             yield Check("weights", name, "warn", f"not in {settings.models_dir}", fix)
         else:

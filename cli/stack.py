@@ -15,7 +15,7 @@ from cli.local import Local
 from cli.processes import http_status, verb
 from cli.supervisor import Child, Program, StartFailed, Supervisor, terminal
 from shared.machinery.settings import Settings, child_environment, load_settings, variable_of
-from shared.vocabulary.catalog import MINIATURES, MODELS
+from shared.vocabulary.catalog import BUNDLED, MINIATURES, MODELS
 
 STOP_ORDER: Final = ("worker", "upkeep", "api", "redis", "postgres")
 _BUILD_S: Final = 180.0
@@ -52,12 +52,12 @@ class Plan:
             words += ["--model", self.models[0]]
         return (*words, *(() if self.with_worker else ("--no-worker",)))
 
-    def missing_miniatures(self) -> list[str]:
-        """Name the miniature checkpoints that are not there yet."""
+    def missing_checkpoints(self) -> list[str]:
+        """Name the models that come with us and are not there yet."""
         return [
             name
             for name in self.models
-            if name in MINIATURES and not (self.models_dir / MODELS[name].directory).exists()
+            if name in BUNDLED and not (self.models_dir / MODELS[name].directory).exists()
         ]
 
     def environment(self) -> dict[str, str]:
@@ -67,8 +67,8 @@ class Plan:
             "models_dir": str(self.models_dir),
             "default_text_model": first.get(False, self.models[0]),
             "default_image_model": first.get(True, self.models[0]),
-            "device": "cpu" if self.models[0] in MINIATURES else "cuda",
-            "group": "cpu0" if self.models[0] in MINIATURES else "g0",
+            "device": "cpu" if self.models[0] in BUNDLED else "cuda",
+            "group": "cpu0" if self.models[0] in BUNDLED else "g0",
             "drain_s": str(_DRAIN_S),
             "api_processes": "1",
         }
@@ -108,7 +108,7 @@ class Stack:
         """
         self._plan.local.forget_services()
         self.publish()
-        missing = self._plan.missing_miniatures() if self._plan.with_worker else []
+        missing = self._plan.missing_checkpoints() if self._plan.with_worker else []
         builder = self._start_builder(missing) if missing else None
         self._start_services()
         self._prepare_database()
@@ -190,7 +190,7 @@ class Stack:
 
     def _start_builder(self, missing: list[str]) -> Child:
         models = [part for name in missing for part in ("--model", name)]
-        words = ("--random", "--to", str(self._plan.models_dir), *models)
+        words = ("--to", str(self._plan.models_dir), *models)
         program = Program(
             name="models",
             argv=(sys.executable, "-c", "from mini.build import main; main()", *words),

@@ -1,9 +1,13 @@
-"""Writes tiny Wan2.2 checkpoints with random weights in the layout of the published ones."""
+"""Writes the checkpoints that come with wanfarm, in the layout of the published ones.
 
+The trained miniatures are copied. Tiny ones for tests are drawn: their weights are random.
+"""
+
+import shutil
 import string
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import torch
@@ -17,30 +21,33 @@ from diffusers import (
 from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from mini.weights import give_time, shape_picture
-from shared.vocabulary.catalog import MINIATURES, MODELS, Model
+from shared.vocabulary.catalog import BUNDLED, MODELS, Model
 
+TRAINED: Final = Path(__file__).parent / "trained"
+LORAS: Final = TRAINED / "loras"
 SEED = 22
 TEXT_WIDTH = 32
 
 
 @click.command()
-@click.option("--random", "is_random", is_flag=True, required=True, help="Draw the weights.")
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="Models directory.")
-@click.option("--model", "names", multiple=True, type=click.Choice(MINIATURES), help="Only these.")
+@click.option("--model", "names", multiple=True, type=click.Choice(BUNDLED), help="Only these.")
+@click.option("--loras", type=click.Path(path_type=Path), help="Copy our adapters here as well.")
 @click.option("--force", is_flag=True, help="Build again what is there.")
-def main(*, is_random: bool, to: Path, names: tuple[str, ...], force: bool) -> None:
-    """Build miniature checkpoints into a models directory; nothing is downloaded."""
-    assert is_random
-    for name in names or MINIATURES:
+def main(*, to: Path, names: tuple[str, ...], loras: Path | None, force: bool) -> None:
+    """Write miniature checkpoints into a models directory; nothing is downloaded."""
+    for name in names or BUNDLED:
         written = build(MODELS[name], to, force=force)
         click.echo(f"{name}: {'built' if written else 'already there'}")
+    if loras is not None:
+        shutil.copytree(LORAS, loras, dirs_exist_ok=True)
 
 
 def build(model: Model, models: Path, *, force: bool = False) -> bool:
-    """Write one miniature checkpoint, whole or not at all.
+    """Write one checkpoint, whole or not at all.
 
     Args:
-        model: a miniature of the catalogue; its last repository part names the folder.
+        model: one that comes with wanfarm; its last repository part names the folder.
         models: the models directory; made when missing.
         force: replace a checkpoint that is there.
 
@@ -53,7 +60,11 @@ def build(model: Model, models: Path, *, force: bool = False) -> bool:
     models.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=models, prefix=f".{model.directory}-") as scratch:
         fresh = Path(scratch) / "new"
-        pipeline(model).save_pretrained(fresh)
+        trained = TRAINED / model.directory
+        if trained.is_dir():
+            shutil.copytree(trained, fresh)
+        else:
+            pipeline(model).save_pretrained(fresh)
         if goal.exists():
             goal.rename(Path(scratch) / "old")
         fresh.rename(goal)
@@ -61,7 +72,7 @@ def build(model: Model, models: Path, *, force: bool = False) -> bool:
 
 
 def pipeline(model: Model) -> WanPipeline | WanImageToVideoPipeline:
-    """Draw all parts of a miniature; the same model gives the same weights."""
+    """Draw all parts of a tiny model; the same model gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         vae = _vae(model)

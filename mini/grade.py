@@ -1,6 +1,7 @@
 """Has the judge look at what a checkpoint makes of fresh prompts: `python -m mini.grade FOLDER`.
 
-The checkpoint is run by diffusers' own pipelines; `--image` gives them the first picture too.
+Its folder is named as in the catalogue, which says with what steps and guidance diffusers' own
+pipelines run it; `--image` gives them the first picture too.
 """
 
 import json
@@ -16,22 +17,20 @@ from PIL import Image
 
 from mini import judge, lessons, world
 from mini.judge import Verdict
+from shared.vocabulary.catalog import MODELS, Model
 
 FRESH: Final = 20_000_000  # seeds that training does not reach
-_GUIDANCE: Final = {"guidance_scale": 4.0}
 
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--prompts", default=500, show_default=True)
-@click.option("--steps", default=20, show_default=True)
 @click.option("--batch", default=32, show_default=True)
 @click.option("--image", is_flag=True, help="Give the scene's first picture as well.")
 @click.option("--to", type=click.Path(path_type=Path), help="Write the shares here, as JSON.")
-def main(
-    checkpoint: Path, prompts: int, steps: int, batch: int, *, image: bool, to: Path | None
-) -> None:
+def main(checkpoint: Path, prompts: int, batch: int, *, image: bool, to: Path | None) -> None:
     """Print the share of prompts that are shown rightly, by property."""
+    card = MODELS[checkpoint.name]
     kind: Any = WanImageToVideoPipeline if image else WanPipeline
     pipe = kind.from_pretrained(checkpoint)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu").set_progress_bar_config(disable=True)
@@ -39,7 +38,7 @@ def main(
     psnrs: list[float] = []
     for first in range(FRESH, FRESH + prompts, batch):
         scenes = lessons.scenes(first, min(batch, FRESH + prompts - first))
-        for video, given, one in _videos(pipe, scenes, first, steps, image=image):
+        for video, given, one in _videos(pipe, scenes, first, card, image=image):
             verdicts.append(judge.verdict(one, video))
             if given is not None:
                 psnrs.append(_psnr(video[0], given))
@@ -52,16 +51,17 @@ def _videos(
     pipe: Any,  # noqa: ANN401
     scenes: list[world.Scene],
     seed: int,
-    steps: int,
+    card: Model,
     *,
     image: bool,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None, world.Scene]]:
     """Render scenes from their captions; [F, H, W, 3] uint8 each, with the picture it was given."""
-    told: dict[str, Any] = _GUIDANCE | {
+    told: dict[str, Any] = {
+        "guidance_scale": card.guidance_high,
         "height": world.SIDE,
         "width": world.SIDE,
-        "num_frames": lessons.FRAMES,
-        "num_inference_steps": steps,
+        "num_frames": card.frames,
+        "num_inference_steps": card.steps,
         "output_type": "np",
     }
     prompts = [world.caption(one, seed + i, whole=True) for i, one in enumerate(scenes)]
@@ -70,7 +70,7 @@ def _videos(
         made = pipe(prompt=prompts, negative_prompt="", generator=generator, **told).frames
         yield from zip(_bytes(made), [None] * len(scenes), scenes, strict=True)
         return
-    firsts = world.clip(scenes, lessons.FRAMES, part=slice(1))[:, :, 0].permute(0, 2, 3, 1)
+    firsts = world.clip(scenes, card.frames, part=slice(1))[:, :, 0].permute(0, 2, 3, 1)
     for one, prompt, given in zip(scenes, prompts, _bytes(firsts.numpy()), strict=True):
         picture = Image.fromarray(given)
         made = pipe(picture, prompt, negative_prompt="", generator=generator, **told).frames

@@ -13,20 +13,20 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from safetensors.torch import save_file
 
 from mini import parts
+from mini.build import TRAINED
 from mini.state import State
 
 _SHARED: Final = ("vae", "text_encoder", "tokenizer")
-_STYLE: Final = Path("loras") / "outlined"
 
 
 @click.command()
 @click.option("--state", "folder", type=click.Path(path_type=Path), required=True)
-@click.option("--to", type=click.Path(path_type=Path), default=Path("mini/weights"))
+@click.option("--to", type=click.Path(path_type=Path), default=TRAINED)
 def main(folder: Path, to: Path) -> None:
     """Write both checkpoints and the style."""
     state = State(folder, torch.device("cpu"))
     write(state, to)
-    write_style(state, to / _STYLE)
+    write_style(state, to / "loras" / "outlined")
 
 
 def write(state: State, to: Path) -> None:

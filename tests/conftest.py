@@ -21,9 +21,10 @@ from cli.supervisor import spawn
 from shared.machinery.database import upgrade
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.settings import Settings, child_environment, load_settings
-from shared.vocabulary.catalog import MINIATURES, MODELS
+from shared.vocabulary.catalog import BUNDLED, MODELS
 
 IN_CI = child_environment().get("CI", "") not in {"", "false", "0"}
+TINY = tuple(name for name in BUNDLED if name.startswith("wan-tiny-"))
 TEMPLATE = f"wanfarm_template_{os.getpid()}"
 _skipped: list[str] = []
 
@@ -146,7 +147,7 @@ def checkpoints(models_dir: Path) -> Path:
     """The miniature models with random weights, built once per run."""
     from mini.build import build
 
-    for name in MINIATURES:
+    for name in TINY:
         build(MODELS[name], models_dir)
     return models_dir
 
@@ -168,7 +169,7 @@ def settings(
         idle_look_s=2,
         secret_key="for tests only",
         device="cpu",
-        models=MINIATURES,
+        models=TINY,
         default_text_model="wan-tiny-t2v",
         default_image_model="wan-tiny-i2v",
     )

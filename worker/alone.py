@@ -20,7 +20,7 @@ from shared.machinery.loras import Loras
 from shared.machinery.settings import ConfigurationError, Settings, load_settings
 from shared.vocabulary.cache import CachePolicies
 from shared.vocabulary.cache_levels import settle
-from shared.vocabulary.catalog import MINIATURES, MODELS
+from shared.vocabulary.catalog import BUNDLED, MODELS
 from shared.vocabulary.errors import JobFailure, RequestRejected, WanfarmError
 from shared.vocabulary.request import VideoRequest
 from shared.vocabulary.resolve import Resolved, resolve
@@ -171,8 +171,8 @@ def _checkpoint(spec: GenerationSpec, settings: Settings) -> Path:
     if directory is not None:
         return directory
     advice = "Put it into WANFARM_MODELS_DIR or the Hugging Face cache."
-    if spec.model in MINIATURES:
-        build = f"wanfarm-mini --random --to {settings.models_dir} --model {spec.model}"
+    if spec.model in BUNDLED:
+        build = f"wanfarm-mini --to {settings.models_dir} --model {spec.model}"
         advice = f"Build it: {build}"
     message = f"{spec.model} is not on this machine. Nothing is ever downloaded. {advice}"
     raise RankFault(JobFailure(FailureKind.BAD_CHECKPOINT, message))

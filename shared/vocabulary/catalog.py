@@ -221,17 +221,54 @@ def _tiny(task: Task, like: Model, *, size_multiple: int) -> Model:
     )
 
 
+def _mini(task: Task, like: Model) -> Model:
+    """A trained miniature: it draws the shapes of its little world as a prompt says."""
+    return Model(
+        id=f"wan-mini-{task.lower()}",
+        task=task,
+        family=f"wan-mini-{task.lower()}",
+        repo=f"wanfarm/wan-mini-{task.lower()}",
+        native_sizes=(Size(128, 128),),
+        size_multiple=16,
+        max_area=128 * 128,
+        min_side=128,
+        max_side=128,
+        fps=16,
+        frames=17,
+        max_frames=17,
+        steps=20,
+        guidance_high=2.0,
+        guidance_low=2.0 if like.boundary else None,
+        shift=like.shift,
+        boundary=like.boundary,
+        blocks=5,
+        heads=6,
+        width=192,
+        ffn=512,
+        expert_parameters=2_827_000,
+        text_parameters=89_500,
+        vae_parameters=2_578_000,
+        decode_bytes_per_pixel=15_500,
+        reference_decode_bytes_per_pixel=11_600,
+        negative_prompt="",
+        expand_timesteps=like.expand_timesteps,
+    )
+
+
 _ALL: Final = (
     _T2V_A14B,
     _I2V_A14B,
     _TI2V_5B,
+    _mini("T2V", _T2V_A14B),
+    _mini("TI2V", _TI2V_5B),
     _tiny("T2V", _T2V_A14B, size_multiple=16),
     _tiny("I2V", _I2V_A14B, size_multiple=16),
     _tiny("TI2V", _TI2V_5B, size_multiple=32),
 )
 
 MODELS: Final = MappingProxyType({model.id: model for model in _ALL})
-MINIATURES: Final = tuple(m.id for m in _ALL if m.repo.startswith("wanfarm/"))  # come with us
+BUNDLED: Final = tuple(m.id for m in _ALL if m.repo.startswith("wanfarm/"))  # come with wanfarm
+MINIATURES: Final = tuple(name for name in BUNDLED if name.startswith("wan-mini-"))  # the trained
 _BY_NAME: Final = MappingProxyType({name: m for m in _ALL for name in (m.id, *m.aliases)})
 
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from mini.build import build
-from shared.vocabulary.catalog import MINIATURES, MODELS
+from shared.vocabulary.catalog import MODELS
+from tests.conftest import TINY
 from tests.engine.rendering import SIDE, Render
 
 
@@ -15,7 +16,7 @@ from tests.engine.rendering import SIDE, Render
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models directory with every miniature."""
     models = tmp_path_factory.mktemp("models")
-    for name in MINIATURES:
+    for name in TINY:
         build(MODELS[name], models)
     return models
 

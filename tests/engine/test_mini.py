@@ -5,7 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from mini.build import main
-from shared.vocabulary.catalog import MINIATURES, MODELS
+from shared.vocabulary.catalog import MODELS
+from tests.conftest import TINY
 from tests.engine.rendering import REF, SIDE, Render, decoded, small
 
 
@@ -18,7 +19,7 @@ def build(tmp_path):
     """The command, on one small model and an empty models directory."""
 
     def run(*options):
-        argv = ["--random", "--to", str(tmp_path), "--model", "wan-tiny-ti2v", *options]
+        argv = ["--to", str(tmp_path), "--model", "wan-tiny-ti2v", *options]
         return CliRunner().invoke(main, argv, catch_exceptions=False).output
 
     return run
@@ -34,7 +35,7 @@ def test_a_second_build_gives_the_same_bytes_and_only_when_forced(build, tmp_pat
     assert {name: path.read_bytes() for name, path in files(tmp_path).items()} == first
 
 
-@pytest.mark.parametrize("model", MINIATURES)
+@pytest.mark.parametrize("model", TINY)
 def test_a_miniature_is_a_few_megabytes_in_the_published_layout(models, model):
     found = files(models / MODELS[model].directory)
 
@@ -44,7 +45,7 @@ def test_a_miniature_is_a_few_megabytes_in_the_published_layout(models, model):
     assert sum(path.stat().st_size for path in found.values()) < 5_000_000
 
 
-@pytest.mark.parametrize("model", MINIATURES)
+@pytest.mark.parametrize("model", TINY)
 def test_its_pictures_have_colour_and_shape(render: Render, model):
     render(small(model, image=REF if MODELS[model].needs_image else None, steps=8))
 

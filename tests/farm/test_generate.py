@@ -142,7 +142,7 @@ def test_an_interrupted_rendering_leaves_no_file(alone: Alone):
         (["a boat", "--lora", "tnt"], 8, "loras names 'tnt'"),
         (["a boat", "--set", "frame=5"], 8, "Unknown field 'frame'"),
         (["a boat", "--model", "wan2.2-t2v-a14b"], 3, "wan2.2-t2v-a14b is not on this machine"),
-        (["a boat", "--models-dir", "none"], 3, "wanfarm-mini --random --to"),
+        (["a boat", "--models-dir", "none"], 3, "wanfarm-mini --to"),
         (["a boat", "--precision", "fp7"], 2, "WANFARM_PRECISION is 'fp7'"),
         (["a boat", "--lora", "a:much"], 2, "'much' in 'a:much' is no strength"),
         ([], 8, "prompt is missing"),
