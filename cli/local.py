@@ -39,6 +39,11 @@ class Local:
         """Checkpoints, unless WANFARM_MODELS_DIR says otherwise."""
         return self.root / "models"
 
+    @property
+    def loras(self) -> Path:
+        """Adapters, unless WANFARM_LORA_DIR says otherwise."""
+        return self.root / "loras"
+
     def secret(self, name: str, value: str | None = None) -> Path:
         """Keep a secret in a private file; without a value, one is drawn the first time."""
         path = self.root / name

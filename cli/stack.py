@@ -45,6 +45,12 @@ class Plan:
         given = "models_dir" in self.settings.model_fields_set
         return self.settings.models_dir if given else self.local.models
 
+    @property
+    def lora_dir(self) -> Path:
+        """Where adapters are."""
+        given = "lora_dir" in self.settings.model_fields_set
+        return self.settings.lora_dir if given else self.local.loras
+
     def options(self) -> tuple[str, ...]:
         """Give the options of `wanfarm up` that lead to this plan."""
         words = ["--port", str(self.port), "--ranks", str(self.ranks)]
@@ -65,6 +71,7 @@ class Plan:
         first = {MODELS[name].takes_image: name for name in reversed(self.models)}
         wanted = {
             "models_dir": str(self.models_dir),
+            "lora_dir": str(self.lora_dir),
             "default_text_model": first.get(False, self.models[0]),
             "default_image_model": first.get(True, self.models[0]),
             "device": "cpu" if self.models[0] in BUNDLED else "cuda",
@@ -191,6 +198,8 @@ class Stack:
     def _start_builder(self, missing: list[str]) -> Child:
         models = [part for name in missing for part in ("--model", name)]
         words = ("--to", str(self._plan.models_dir), *models)
+        if self._plan.lora_dir == self._plan.local.loras:  # ours, to put into what we like
+            words += ("--loras", str(self._plan.lora_dir))
         program = Program(
             name="models",
             argv=(sys.executable, "-c", "from mini.build import main; main()", *words),

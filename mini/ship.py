@@ -3,6 +3,7 @@
 The style is a pair of LoRA adapters, as a farm's folder of adapters holds them.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +70,8 @@ def write_style(state: State, to: Path) -> None:
         learnt = state.tensors(f"style-{expert}")
         named = {f"transformer.{key}": value.bfloat16() for key, value in learnt.items()}
         save_file(named, to / f"{expert}.safetensors", metadata={"format": "pt"})
+    card = {"family": "wan-mini-t2v", "title": "Outlines", "source": "comes with wanfarm"}
+    (to / "lora.json").write_text(json.dumps(card, indent=1) + "\n")
 
 
 def _expert(state: State, name: str) -> Any:  # noqa: ANN401

@@ -60,13 +60,13 @@ def _fitting(size: Size, model: Model, image: ImageRef | None, found: Findings) 
         )
         return snapped
     if not _fits(size, model):
-        first, second = _nearest(size, model)
+        near = " or ".join(str(one) for one in _nearest(size, model))
         found.fault(
             "size",
             "invalid_value",
             f"size is {size}. {model.id} makes sides of {model.min_side} to {model.max_side} "
             f"pixels in steps of {model.size_multiple}, up to {model.max_area} pixels in all. "
-            f"Use {first} or {second}.",
+            f"Use {near}.",
         )
         return model.native_sizes[0]
     if not _is_trained(size, model, image):
@@ -89,8 +89,8 @@ def _fits(size: Size, model: Model) -> bool:
     )
 
 
-def _nearest(size: Size, model: Model) -> tuple[Size, Size]:
-    """Find the two makeable sizes closest in pixels; looks at all of them, some thousands."""
+def _nearest(size: Size, model: Model) -> list[Size]:
+    """Find the two makeable sizes closest in pixels, or the only one; looks at some thousands."""
     sides = range(
         model.size_multiple * math.ceil(model.min_side / model.size_multiple),
         model.max_side + 1,
@@ -98,7 +98,7 @@ def _nearest(size: Size, model: Model) -> tuple[Size, Size]:
     )
     makeable = (Size(w, h) for w in sides for h in sides if w * h <= model.max_area)
     ranked = sorted(makeable, key=lambda s: abs(s.width - size.width) + abs(s.height - size.height))
-    return ranked[0], ranked[1]
+    return ranked[:2]
 
 
 def _is_trained(size: Size, model: Model, image: ImageRef | None) -> bool:

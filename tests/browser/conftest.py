@@ -108,11 +108,17 @@ def visit(chromium: Any, address: str, key: str) -> Iterator[Visit]:
 
 
 @pytest.fixture
+def served(checkpoints: Path) -> tuple[str, ...]:
+    """The models of the worker."""
+    return ("wan-tiny-t2v",)
+
+
+@pytest.fixture
 def worker(
-    settings: Settings, farm: Farm, checkpoints: Path, eventually: Callable[..., object]
+    settings: Settings, farm: Farm, served: tuple[str, ...], eventually: Callable[..., object]
 ) -> Iterator[None]:
     """One parent with one rank on the CPU, ready to take jobs."""
-    wanted = settings.model_dump() | {"models": ("wan-tiny-t2v",), "group": "g0"}
+    wanted = settings.model_dump() | {"models": served, "group": "g0"}
     texts = {variable_of(name): _text(value) for name, value in wanted.items() if value is not None}
     log = settings.data_dir.with_name("worker.log")
     with log.open("wb") as out:

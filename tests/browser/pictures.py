@@ -3,30 +3,74 @@
 Its name keeps it out of ordinary runs, so that tests leave the tree as it is.
 """
 
+import textwrap
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from mini import world
+from mini.build import build
 from shared.jobs import lifecycle, queries
+from shared.vocabulary.catalog import MINIATURES, MODELS
 from tests.browser.conftest import ROOT, Visit
 from tests.browser.staging import Stage
 from tests.browser.visitor import DESK, PHONE
+from tests.engine.rendering import decoded
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 TARGET = ROOT / "docs" / "pictures"
 LIMIT_BYTES = 150_000
+MODEL = MINIATURES[0]
+SHEET = (
+    "a red ball passes behind a blue square",
+    "a yellow star moves up over a gradient from navy to black",
+    "a small green triangle crosses a pink star on a white background",
+    "an orange disc goes around in a circle in front of a black background",
+    "a purple square grows on a grey background",
+    "a large cyan circle bounces on a brown background",
+    "a pink triangle slides to the left over a gradient from white to grey",
+    "a blue star shrinks on a white background",
+)
+SHOWN = (0, 5, 11, 16)  # frames of each
+
+
+@pytest.fixture
+def served(checkpoints: Path) -> tuple[str, ...]:
+    """The trained miniature, and a tiny one whose videos may be long."""
+    build(MODELS[MODEL], checkpoints)
+    return (MODEL, "wan-tiny-t2v")
+
+
+@pytest.mark.usefixtures("worker")
+def test_take_a_contact_sheet(stage: Stage, eventually: Callable[..., object]):
+    made = [stage.submit(prompt, model=MODEL) for prompt in SHEET]
+    eventually(lambda: all(_state(stage, one) == "completed" for one in made), within=240)
+
+    gap, line, side = 8, 14, world.SIDE
+    cell = len(SHOWN) * (side + 2), side + 2 * line + gap
+    sheet = Image.new("RGB", (2 * cell[0] + 3 * gap, len(SHEET) // 2 * (cell[1] + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (prompt, one) in enumerate(zip(SHEET, made, strict=True)):
+        x, y = gap + number % 2 * (cell[0] + gap), number // 2 * (cell[1] + gap) + gap
+        pen.text((x, y), "\n".join(textwrap.wrap(prompt, 84)), "black")
+        (path,) = stage.farm.storage.path(f"videos/{one}").rglob("*.mp4")
+        video = decoded(path, side, side)
+        for place, frame in enumerate(SHOWN):
+            sheet.paste(Image.fromarray(video[frame]), (x + place * (side + 2), y + line + 2))
+    _keep("contact-sheet.png", sheet.quantize(256))
 
 
 @pytest.mark.usefixtures("worker")
 def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., object]):
     made = [
-        stage.submit(prompt, seed=seed, steps=steps)
+        stage.submit(prompt, model=MODEL, seed=seed, steps=steps)
         for prompt, seed, steps in (
             ("a red ball passes behind a blue square", 7, 20),
-            ("two green triangles cross, slow push-in", 1138402, 10),
-            ("a yellow star falls into a grey lake at dusk", 42, 14),
+            ("a green triangle crosses a pink star on a white background", 1138402, 10),
+            ("a yellow star sinks over a gradient from navy to black", 42, 14),
         )
     ]
     eventually(lambda: all(_state(stage, one) == "completed" for one in made), within=240)
@@ -48,7 +92,9 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
                 visitor.go(path)
                 visitor.page.evaluate(SHOW_A_FRAME)
                 visitor.page.wait_for_timeout(500)
-                _keep(f"{name}-{theme}-{width}.png", visitor.page.screenshot(full_page=True))
+                _keep(
+                    f"{name}-{theme}-{width}.png", _picture(visitor.page.screenshot(full_page=True))
+                )
     assert _state(stage, running) == "in_progress", "the running job ended before its picture"
 
 
@@ -72,11 +118,15 @@ def _state(stage: Stage, video_id: str) -> str:
     return _row(stage, video_id)["state"]
 
 
-def _keep(name: str, png: bytes) -> None:
-    """Store a picture in its true colours, packed as tightly as PNG can."""
+def _picture(png: bytes) -> Image.Image:
+    with Image.open(BytesIO(png)) as picture:
+        return picture.convert("RGB")
+
+
+def _keep(name: str, picture: Image.Image) -> None:
+    """Store a picture, packed as tightly as PNG can."""
     TARGET.mkdir(parents=True, exist_ok=True)
     out = BytesIO()
-    with Image.open(BytesIO(png)) as picture:
-        picture.convert("RGB").save(out, "PNG", optimize=True)
+    picture.save(out, "PNG", optimize=True)
     assert out.tell() < LIMIT_BYTES, name
     (TARGET / name).write_bytes(out.getvalue())

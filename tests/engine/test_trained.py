@@ -1,6 +1,7 @@
 """The trained miniatures: diffusers runs them as they are, and they show what a prompt says."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from mini import judge, world
-from mini.build import TRAINED
+from mini.build import LORAS, TRAINED
 from mini.judge import Verdict
+from shared.machinery.loras import Loras
 from shared.vocabulary.catalog import MINIATURES, MODELS
 from shared.vocabulary.spec import ImageRef
 from tests.engine.rendering import Render, decoded, small
+from worker.engine.contract import LoraFiles
 
 SIDE, FRAMES = world.SIDE, MODELS[MINIATURES[0]].frames
 SHOWN = (20_000_001, 20_000_002)  # seeds of scenes that nobody was taught
@@ -67,6 +70,24 @@ def test_a_file_shows_what_its_prompt_says(render: Render, model, seed):
     file, _ = render(asked(model, world.caption(one, seed, whole=True), steps=20))
 
     assert judge.verdict(one, decoded(file.path, SIDE, SIDE)) == Verdict(True, True, True, True)
+
+
+def test_an_adapter_draws_outlines_and_leaves_no_trace(render: Render):
+    one = world.scene(SHOWN[0])
+    spec = asked("wan-mini-t2v", world.caption(one, 1, whole=True), steps=20)
+    style = Loras(LORAS).find("outlined")
+    pair = LoraFiles("outlined", 1.0, "both", style.file("high"), style.file("low"))
+    plain, _ = render(spec)
+    before = Path(plain.path).read_bytes()
+
+    file, _ = render(spec, loras=(pair,))
+
+    video = decoded(file.path, SIDE, SIDE)
+    assert judge.outlined(video)
+    assert judge.verdict(one, video).colour
+    again, _ = render(spec)
+    assert Path(again.path).read_bytes() == before
+    assert not judge.outlined(decoded(again.path, SIDE, SIDE))
 
 
 def test_a_given_picture_moves_as_the_prompt_says(render: Render):
