@@ -63,6 +63,7 @@ class Model:
     reference_decode_bytes_per_pixel: int
     negative_prompt: str
     expand_timesteps: bool = False  # one timestep per token (TI2V-5B)
+    example: str = ""  # a prompt, where not any will do
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -252,6 +253,7 @@ def _mini(task: Task, like: Model) -> Model:
         reference_decode_bytes_per_pixel=11_600,
         negative_prompt="",
         expand_timesteps=like.expand_timesteps,
+        example="a yellow star moves up over a gradient from navy to black",
     )
 
 

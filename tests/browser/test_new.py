@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from shared.jobs import queries
+from shared.vocabulary.catalog import MODELS
 from tests.browser.conftest import Visit
 from tests.browser.staging import Stage
 
@@ -64,6 +65,15 @@ def test_all_faults_stand_beside_their_fields(visit: Visit, stage: Stage):
     assert visitor.page.input_value("#frames") == "80"
     assert visitor.axe() == []
     assert rows(stage) == []
+
+
+def test_a_model_of_a_small_world_says_what_it_knows(visit: Visit):
+    visitor = visit("/new?model=wan-mini-t2v")
+
+    assert MODELS["wan-mini-t2v"].example in visitor.text("#prompt-hint")
+    assert visitor.axe() == []
+    visitor.page.select_option("#model", "wan-tiny-t2v")
+    visitor.page.wait_for_selector("#prompt-hint", state="detached")
 
 
 def test_another_model_brings_its_own_limits_and_keeps_what_was_typed(visit: Visit, stage: Stage):
