@@ -1,4 +1,4 @@
-"""Records to the tables in README: `python -m bench.report`."""
+"""Records to the tables in the docs: `python -m bench.report`."""
 
 import json
 import re
@@ -15,9 +15,17 @@ _REFERENCES: Final = ("diffusers", "cache-dit", "1 rank")
 
 
 def main() -> None:
-    """Write the tables of what is recorded into README."""
-    readme = _ROOT / "README.md"
-    readme.write_text(_BETWEEN.sub(lambda _: tables(), readme.read_text()))
+    """Write the tables of what is recorded into their pages."""
+    for page, made in pages().items():
+        page.write_text(_BETWEEN.sub(lambda _, made=made: made, page.read_text()))
+
+
+def pages() -> dict[Path, str]:
+    """The pages that show records, and what stands there."""
+    return {
+        _ROOT / "README.md": tables(),
+        _ROOT / "docs" / "how-to" / "cache-steps.md": policies(),
+    }
 
 
 def tables() -> str:
@@ -39,6 +47,25 @@ def tables() -> str:
     versions = sorted({_versions(told) for told in _told(_COMPARED + _ALONE)})
     taken = f"Medians, random weights of real size; {'; '.join(versions)}."
     return "\n".join([*lines, "", taken, ""])
+
+
+def policies() -> str:
+    """Make the table of cache policies; PSNR and SSIM are medians over its videos."""
+    (told,) = _told(("cache",))
+    lines = [
+        "| policy | steps cached | gain | PSNR | SSIM | shown rightly | change, 95% |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in told["rows"]:
+        psnr, ssim = (statistics.median(one[name]) for name in ("psnr_db", "ssim"))
+        least, most = one["change_95"]
+        lines.append(
+            f"| {one['row']} | {one['cached_ratio']:.0%} | {one['gain']:.2f} | {psnr:.1f} dB "
+            f"| {ssim:.3f} | {one['right']:.1%} | {least:+.1%} to {most:+.1%} |"
+        )
+    first = told["rows"][0]
+    count, right = len(first["psnr_db"]), first["right_uncached"]
+    return "\n".join([*lines, "", f"{count} scenes; uncached, {right:.1%} are shown rightly.", ""])
 
 
 def _told(names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
-"""The figures in README are those on record."""
+"""The figures in the docs are those on record."""
 
-from pathlib import Path
+import pytest
 
-from bench.report import tables
-
-README = Path(__file__).parents[2] / "README.md"
+from bench.report import pages
 
 
-def test_the_tables_in_readme_are_made_from_the_records():
-    assert tables() in README.read_text()
+@pytest.mark.parametrize(
+    ("page", "made"), pages().items(), ids=lambda one: getattr(one, "name", "")
+)
+def test_the_tables_of_a_page_are_made_from_the_records(page, made):
+    assert made in page.read_text()
