@@ -7,6 +7,7 @@ from api.app import close, create_app
 from api.plumbing import auth
 from shared.jobs import keys
 from shared.machinery.settings import ConfigurationError, Settings
+from shared.vocabulary.catalog import MODELS
 from tests.api.callers import Caller, caller_of
 
 
@@ -152,7 +153,7 @@ def test_the_farm_tells_its_models_groups_and_queue(app, farm, api: Caller):
     queue = api.get("/v1/queue").json
 
     assert (card["id"], card["groups"], card["warm"]) == ("wan-tiny-t2v", ["g0"], True)
-    assert len(api.get("/v1/models").json["data"]) == 6
+    assert [one["id"] for one in api.get("/v1/models").json["data"]] == [*MODELS]
     assert (group["state"], group["model"]) == ("idle", "wan-tiny-t2v")
     assert (queue["counts"]["queued"], queue["limits"]["per_key"]) == (1, 100)
     assert app.test_client().get("/health").json["checks"]["redis"] == "ok"

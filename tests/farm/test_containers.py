@@ -11,9 +11,14 @@ import pytest
 import yaml
 
 from cli.supervisor import Program, spawn
+from mini import judge, world
+from mini.build import TRAINED
+from mini.judge import Verdict
 from shared.machinery.settings import child_environment
+from tests.engine.rendering import decoded
 
 ROOT = Path(__file__).parents[2]
+SCENE = world.scene(20_000_001)  # nobody was taught it
 LONG_RUNNING = ("api", "upkeep", "worker-mini")
 
 
@@ -78,7 +83,7 @@ def port():
 
 
 @pytest.fixture
-def containers(tmp_path, database_url, redis_url, checkpoints, port):
+def containers(tmp_path, database_url, redis_url, port):
     secrets = {"DATABASE_URL_FILE": database_url, "WANFARM_SECRET_KEY_FILE": "for tests only"}
     for name, text in secrets.items():
         (tmp_path / name).write_text(text)
@@ -90,9 +95,9 @@ def containers(tmp_path, database_url, redis_url, checkpoints, port):
             "REDIS_URL": redis_url,
             "WANFARM_ALLOWED_HOSTS": "127.0.0.1",
             "WANFARM_DATA_DIR": str(tmp_path / "data"),
-            "WANFARM_DEFAULT_IMAGE_MODEL": "wan-tiny-i2v",
-            "WANFARM_DEFAULT_TEXT_MODEL": "wan-tiny-t2v",
-            "WANFARM_MODELS_DIR": str(checkpoints),
+            "WANFARM_DEFAULT_IMAGE_MODEL": "wan-mini-ti2v",
+            "WANFARM_DEFAULT_TEXT_MODEL": "wan-mini-t2v",
+            "WANFARM_MODELS_DIR": str(TRAINED),
             "WANFARM_PORT": str(port),
         },
     )
@@ -100,7 +105,9 @@ def containers(tmp_path, database_url, redis_url, checkpoints, port):
     box.stop_all()
 
 
-def test_a_job_goes_through_the_services_of_the_compose_file(containers, port, eventually):
+def test_a_job_goes_through_the_services_of_the_compose_file(
+    containers, port, eventually, tmp_path
+):
     assert containers.run("migrate").returncode == 0
     assert containers.run("migrate").returncode == 0, "a second start has nothing to do"
     key_file = containers.run("api", ["wanfarm", "db", "admin-key"]).stdout.strip()
@@ -113,10 +120,13 @@ def test_a_job_goes_through_the_services_of_the_compose_file(containers, port, e
 
     url = f"http://127.0.0.1:{port}/v1/videos"
     with httpx.Client(headers={"Authorization": f"Bearer {key}"}) as client:
-        asked = {"prompt": "a red ball", "seed": 7, "frames": 9, "steps": 4}
+        asked = {"prompt": world.caption(SCENE, 1, whole=True), "seed": 1}
         video = client.post(url, json=asked).raise_for_status().json()
         eventually(lambda: client.get(f"{url}/{video['id']}").json()["progress"] == 100, within=90)
         content = client.get(f"{url}/{video['id']}/content")
 
-    assert content.content[4:8] == b"ftyp"
+    file = tmp_path / "video.mp4"
+    file.write_bytes(content.content)
+    shown = judge.verdict(SCENE, decoded(file, world.SIDE, world.SIDE))
+    assert shown == Verdict(True, True, True, True)
     assert [containers.stop(name, within=60) for name in reversed(LONG_RUNNING)] == [0, 0, 0]

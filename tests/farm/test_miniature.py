@@ -1,5 +1,7 @@
 """The trained miniature through the whole farm: the video shows what was asked for."""
 
+import pytest
+
 from mini import judge, world
 from mini.build import TRAINED
 from mini.judge import Verdict
@@ -8,6 +10,7 @@ from tests.engine.rendering import decoded
 SEED = 20_000_001  # of a scene that nobody was taught
 
 
+@pytest.mark.long
 def test_a_video_shows_what_was_asked_for(house, completes):
     one = world.scene(SEED)
     house.start(models=("wan-mini-t2v",), models_dir=TRAINED)
