@@ -40,7 +40,22 @@ def main(*, to: Path, names: tuple[str, ...], loras: Path | None, force: bool) -
         written = build(MODELS[name], to, force=force)
         click.echo(f"{name}: {'built' if written else 'already there'}")
     if loras is not None:
-        shutil.copytree(LORAS, loras, dirs_exist_ok=True)
+        for ours in LORAS.iterdir():
+            written = install(ours, loras, force=force)
+            click.echo(f"{ours.name}: {'installed' if written else 'already there'}")
+
+
+def install(adapter: Path, loras: Path, *, force: bool = False) -> bool:
+    """Copy an adapter among others, whole or not at all; tells whether anything was written."""
+    goal = loras / adapter.name
+    if goal.exists() and not force:
+        return False
+    loras.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=loras, prefix=f".{adapter.name}-") as scratch:
+        fresh = Path(scratch) / "new"
+        shutil.copytree(adapter, fresh)
+        _replace(goal, fresh, Path(scratch))
+    return True
 
 
 def build(model: Model, models: Path, *, force: bool = False) -> bool:
@@ -65,10 +80,14 @@ def build(model: Model, models: Path, *, force: bool = False) -> bool:
             shutil.copytree(trained, fresh)
         else:
             pipeline(model).save_pretrained(fresh)
-        if goal.exists():
-            goal.rename(Path(scratch) / "old")
-        fresh.rename(goal)
+        _replace(goal, fresh, Path(scratch))
     return True
+
+
+def _replace(goal: Path, fresh: Path, scratch: Path) -> None:
+    if goal.exists():
+        goal.rename(scratch / "old")
+    fresh.rename(goal)
 
 
 def pipeline(model: Model) -> WanPipeline | WanImageToVideoPipeline:

@@ -34,7 +34,8 @@ class Muon(torch.optim.Optimizer):
         """Follow the gradients."""
         for group in self.param_groups:
             weights: list[Tensor] = group["params"]
-            slopes = torch.stack([one.grad for one in weights if one.grad is not None])
+            grads: list[Any] = [one.grad for one in weights]
+            slopes = torch.stack(grads)
             held = self.state[weights[0]].setdefault("momentum", torch.zeros_like(slopes))
             held.lerp_(slopes, 1 - _MOMENTUM)
             steps = _orthogonal(slopes.lerp(held, _MOMENTUM)).to(slopes.dtype).unbind()

@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from mini.build import main
+from shared.machinery.loras import Loras
 from shared.vocabulary.catalog import MODELS
 from tests.conftest import TINY
 from tests.engine.rendering import REF, SIDE, Render, decoded, small
@@ -33,6 +34,18 @@ def test_a_second_build_gives_the_same_bytes_and_only_when_forced(build, tmp_pat
     assert "built" in build("--force")
 
     assert {name: path.read_bytes() for name, path in files(tmp_path).items()} == first
+
+
+def test_our_adapter_is_installed_and_never_over_another_of_its_name(build, tmp_path):
+    loras = tmp_path / "loras"
+    assert "outlined: installed" in build("--loras", str(loras))
+    found = Loras(loras).find("outlined")
+    assert (found.card.family, found.facts.experts) == ("wan-mini-t2v", {"high", "low"})
+    (loras / "outlined" / "high.safetensors").write_bytes(b"somebody's own")
+
+    assert "outlined: already there" in build("--loras", str(loras))
+
+    assert (loras / "outlined" / "high.safetensors").read_bytes() == b"somebody's own"
 
 
 @pytest.mark.parametrize("model", TINY)

@@ -1,6 +1,7 @@
 """The trained miniatures: diffusers runs them as they are, and they show what a prompt says."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from mini import judge, world
+from mini import judge, lessons, world
 from mini.build import LORAS, TRAINED
 from mini.judge import Verdict
 from shared.machinery.loras import Loras
@@ -37,6 +38,28 @@ def test_they_are_small_enough_for_a_repository():
     files = [path for path in TRAINED.rglob("*") if path.is_file() and not path.is_symlink()]
 
     assert sum(path.stat().st_size for path in files) < 24_000_000
+
+
+@pytest.mark.parametrize("model", MINIATURES)
+def test_the_catalogue_knows_what_is_in_them(model):
+    card, folder = MODELS[model], TRAINED / model
+    parts = {
+        name: json.loads((folder / name).read_text())
+        for name in (
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "transformer/config.json",
+        )
+    }
+    index, scheduler, expert = parts.values()
+    heads = expert["num_attention_heads"]
+
+    assert index["boundary_ratio"] == card.boundary
+    assert index["expand_timesteps"] == card.expand_timesteps
+    assert scheduler["flow_shift"] == card.shift
+    assert (expert["num_layers"], heads, expert["ffn_dim"]) == (card.blocks, card.heads, card.ffn)
+    assert heads * expert["attention_head_dim"] == card.width
+    assert card.frames == lessons.FRAMES
 
 
 @pytest.mark.parametrize("model", MINIATURES)
