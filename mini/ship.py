@@ -36,9 +36,9 @@ def write(state: State, to: Path) -> None:
     tokenizer = parts.tokenizer()
     vae: Any = state.restore("vae", parts.vae())
     vae.register_to_config(latents_mean=known["mean"].tolist(), latents_std=known["std"].tolist())
-    encoder = state.restore("text_encoder", parts.text_encoder(len(tokenizer)))
-    for name, experts in (("t2v", ("high", "low")), ("ti2v", ("single",))):
-        first, second = (*(_expert(state, f"{name}-{one}") for one in experts), None)[:2]
+    encoder = state.restore("text", parts.text_encoder(len(tokenizer)))
+    for name, experts in (("t2v", ("t2v-high", "t2v-low")), ("ti2v", ("ti2v",))):
+        first, second = (*(_expert(state, one) for one in experts), None)[:2]
         kind: Any = WanPipeline
         pipe = kind(
             tokenizer=tokenizer,

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,7 +18,7 @@ class State:
         folder.mkdir(parents=True, exist_ok=True)
         self.device = device
         self._folder = folder
-        self.progress: dict[str, dict[str, Any]] = {
+        self.progress: dict[str, dict[str, float]] = {
             notes.stem: json.loads(notes.read_text()) for notes in folder.glob("*.json")
         }
 
@@ -34,16 +33,21 @@ class State:
         """What was kept under a name."""
         return load_file(self._folder / f"{name}.safetensors")
 
-    def keep(self, name: str, weights: dict[str, torch.Tensor], **notes: object) -> None:
-        """Write a part's weights and what there is to say of them.
-
-        Each part has files of its own, so stages may run beside each other.
-        """
+    def keep(self, name: str, weights: dict[str, torch.Tensor]) -> None:
+        """Write a part's weights, in a file of their own: stages may run beside each other."""
         held = {key: _alone(value) for key, value in weights.items()}
         save_file(held, self._folder / f"{name}.safetensors")
-        notes = self.progress[name] = self.progress.get(name, {}) | notes
-        told = json.dumps(notes, indent=1) + "\n"
-        (self._folder / f"{name}.json").write_text(told)
+
+    def noted(self, stage: str, what: str) -> float:
+        """How much of something a stage has had so far."""
+        return self.progress.get(stage, {}).get(what, 0)
+
+    def note(self, stage: str, **amounts: float) -> None:
+        """Add to what a stage has had, and write it down."""
+        held = self.progress.setdefault(stage, {})
+        for what, amount in amounts.items():
+            held[what] = held.get(what, 0) + amount
+        (self._folder / f"{stage}.json").write_text(json.dumps(held, indent=1) + "\n")
 
 
 def _alone(weights: torch.Tensor) -> torch.Tensor:
@@ -62,14 +66,19 @@ class Clock:
             steps: end after so many as well.
         """
         self._began = time.monotonic()
-        self._seconds = minutes * 60
+        self._minutes = minutes
         self._steps = steps
         self.step = 0
 
     @property
+    def minutes(self) -> float:
+        """How long ago it began."""
+        return (time.monotonic() - self._began) / 60
+
+    @property
     def over(self) -> float:
         """The share of the stage that is over; it ends at 1."""
-        spent = (time.monotonic() - self._began) / self._seconds
+        spent = self.minutes / self._minutes
         return spent if self._steps is None else max(spent, self.step / self._steps)
 
     def tick(self, optimizers: Sequence[torch.optim.Optimizer]) -> bool:
