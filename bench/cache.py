@@ -43,14 +43,17 @@ _PLAN: Final = ParallelPlan(ranks=1)
 _POLICIES: Final[dict[str, CachePolicyName | CacheWish]] = {
     "knobs at their defaults": CacheWish(enabled=True),
     "fast": "fast",
-    **{f"rdt {rdt}": CacheWish(rdt=rdt) for rdt in (0.05, 0.1, 0.15)},
+    "fast without taylor": CacheWish(warmup=2, scm_preset="fast"),
+    **{f"rdt {rdt}": CacheWish(rdt=rdt) for rdt in (0.05, 0.1)},
     **{f"mc {mc}": CacheWish(mc=mc) for mc in (1, 5)},
     "taylor 1": CacheWish(taylorseer=True),
     "taylor 2": CacheWish(taylorseer=True, ts_order=2),
     "fn 2, bn 1": CacheWish(fn=2, bn=1),
     "mask slow": CacheWish(scm_preset="slow"),
-    "mask medium": CacheWish(scm_preset="medium"),
     "mask ultra": CacheWish(scm_preset="ultra"),
+    "taylor 1, warmup 2": CacheWish(taylorseer=True, warmup=2),
+    "taylor 1, warmup 2, mc 2": CacheWish(taylorseer=True, warmup=2, mc=2),
+    "taylor 1, warmup 2, rdt 0.4, mc 5": CacheWish(taylorseer=True, warmup=2, rdt=0.4, mc=5),
 }
 
 Pictures = NDArray[np.uint8]

@@ -23,7 +23,16 @@ class CacheEnvironment(CacheWish):
 
 
 FAST: Final = CacheWish(
-    enabled=True, fn=1, bn=0, warmup=2, rdt=0.24, mc=3, scm_preset="fast", scm_policy="dynamic"
+    enabled=True,
+    fn=1,
+    bn=0,
+    warmup=2,
+    rdt=0.24,
+    mc=3,
+    taylorseer=True,
+    ts_order=1,
+    scm_preset="fast",
+    scm_policy="dynamic",
 )
 
 

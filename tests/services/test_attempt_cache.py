@@ -32,8 +32,8 @@ CASES = {
     "fast": (
         "fast",
         CachePolicies(
-            high=CachePolicy(warmup=2, scm_preset="fast"),
-            low=CachePolicy(warmup=2, scm_preset="fast"),
+            high=CachePolicy(warmup=2, taylorseer=True, scm_preset="fast"),
+            low=CachePolicy(warmup=2, taylorseer=True, scm_preset="fast"),
         ),
     ),
 }

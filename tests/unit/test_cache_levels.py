@@ -114,7 +114,7 @@ def test_the_fast_policy_is_the_same_on_every_group_but_for_its_shortest_run():
 
     here, there = settle("fast", SILENT, T2V), settle("fast", environment, T2V)
 
-    assert here.policies.high == CachePolicy(warmup=2, scm_preset="fast")
+    assert here.policies.high == CachePolicy(warmup=2, taylorseer=True, scm_preset="fast")
     assert here.policies.low == here.policies.high
     assert there.policies.high == here.policies.high.model_copy(update={"min_steps": 3})
 
