@@ -23,35 +23,36 @@ def main() -> None:
 def pages() -> dict[Path, str]:
     """The pages that show records, and what stands there."""
     return {
-        _ROOT / "README.md": tables(),
+        _ROOT / "README.md": tables(_MEASURED),
+        _ROOT / "docs" / "explanation" / "speed.md": tables(_MEASURED / "h200"),
         _ROOT / "docs" / "how-to" / "cache-steps.md": policies(),
     }
 
 
-def tables() -> str:
+def tables(folder: Path) -> str:
     """Make the Markdown tables; each ratio is to the reference of its own row, in the same run."""
     lines = ["| what | ours | time | the reference | ratio | on |", "|---|---|---|---|---|---|"]
     lines += [
         f"{line} {_machine(told, one)} |"
-        for told in _told(_COMPARED)
+        for told in _told(folder, _COMPARED)
         for one in told["rows"]
         for line in _compared(one)
     ]
     alone = [
         f"| {one['row']} | {_time(one['seconds'] * 1000)} | {_machine(told, one)} |"
-        for told in _told(_ALONE)
+        for told in _told(folder, _ALONE)
         for one in told["rows"]
     ]
     if alone:
         lines += ["", "| what | time | on |", "|---|---|---|", *alone]
-    versions = sorted({_versions(told) for told in _told(_COMPARED + _ALONE)})
+    versions = sorted({_versions(told) for told in _told(folder, _COMPARED + _ALONE)})
     taken = f"Medians, random weights of real size; {'; '.join(versions)}."
     return "\n".join([*lines, "", taken, ""])
 
 
 def policies() -> str:
     """Make the table of cache policies; PSNR and SSIM are medians over its videos."""
-    (told,) = _told(("cache",))
+    (told,) = _told(_MEASURED, ("cache",))
     lines = [
         "| policy | steps cached | gain | PSNR | SSIM | shown rightly | change, 95% |",
         "|---|---|---|---|---|---|---|",
@@ -68,9 +69,9 @@ def policies() -> str:
     return "\n".join([*lines, "", f"{count} scenes; uncached, {right:.1%} are shown rightly.", ""])
 
 
-def _told(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The records that are there."""
-    paths = (path for name in names for path in sorted(_MEASURED.glob(f"{name}.json")))
+def _told(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The records that are in a folder."""
+    paths = (path for name in names for path in sorted(folder.glob(f"{name}.json")))
     return [json.loads(path.read_text()) for path in paths]
 
 
