@@ -80,6 +80,24 @@ def db_check() -> None:
     click.echo("The schema is up to date.", err=True)
 
 
+@db.command("verify")
+def db_verify() -> None:
+    """Check every video's history and files against the rules; changes nothing.
+
+    Exits with 1 when a rule does not hold, and names it and the videos that break it.
+    """
+    from shared.jobs import invariants
+    from shared.machinery.farm import open_farm
+    from shared.machinery.settings import load_settings
+
+    found = list(invariants.broken(open_farm(load_settings())))
+    for one in found:
+        click.echo(f"{one.of}: {one.what}. Rule: {one.rule}.")
+    if found:
+        raise click.ClickException(f"{len(found)} times a rule does not hold.")
+    click.echo(f"All {len(invariants.RULES) + 2} rules hold.", err=True)
+
+
 @db.command("admin-key")
 def db_admin_key() -> None:
     """Make the first admin key if there is none, and print the name of its file."""

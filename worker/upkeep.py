@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Final
 
@@ -19,7 +20,10 @@ from shared.machinery.tables import Event, Idempotency, LoginToken, Video
 
 _LOCK: Final = 7_221_902
 _EVERY_S: Final = 60.0
+_HOUR_S: Final = 3600
 _DAY_S: Final = 86_400
+
+Duties = Mapping[str, Callable[[Farm], int]]
 
 
 def main() -> None:
@@ -39,10 +43,13 @@ def main() -> None:
     farm = open_farm(settings)
     ticker = Ticker(farm)
     ticker.start()
-    log = logger()
+    log, next_hourly = logger(), 0.0
     while not stop.is_set():
+        duties = DUTIES
+        if time.monotonic() > next_hourly:
+            duties, next_hourly = {**DUTIES, **HOURLY}, time.monotonic() + _HOUR_S
         try:
-            if (done := round_of_duties(farm)) is not None:
+            if (done := round_of_duties(farm, duties)) is not None:
                 log.info("upkeep.done", **done)
         except SQLAlchemyError as err:
             log.warning("upkeep.failed", error=type(err).__name__)
@@ -51,13 +58,13 @@ def main() -> None:
     farm.close()
 
 
-def round_of_duties(farm: Farm) -> dict[str, int] | None:
-    """Do every duty once; None when another process holds the duty lock."""
+def round_of_duties(farm: Farm, duties: Duties) -> dict[str, int] | None:
+    """Do each duty once; None when another process holds the duty lock."""
     with farm.db.connect() as session:  # the lock lives as long as this session
         if not session.scalar(select(func.pg_try_advisory_lock(_LOCK))):
             return None
         try:
-            return {name: duty(farm) for name, duty in DUTIES.items()}
+            return {name: duty(farm) for name, duty in duties.items()}
         finally:
             session.execute(select(func.pg_advisory_unlock(_LOCK)))
 
@@ -87,7 +94,7 @@ def _delete(farm: Farm, statement: Delete) -> int:
         return db.execute(statement).rowcount
 
 
-DUTIES: Final[dict[str, Callable[[Farm], int]]] = {
+DUTIES: Final[Duties] = {
     "purged": removal.purge,
     "expired": removal.expire,
     "checkpoints": removal.drop_saved,
@@ -95,6 +102,7 @@ DUTIES: Final[dict[str, Callable[[Farm], int]]] = {
     "idempotency": prune_idempotency,
     "logins": prune_logins,
 }
+HOURLY: Final[Duties] = {"strays": removal.drop_strays}  # it looks at every stored name
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """How a video goes for good: mark, files, row; in this order, so that a crash leaves a mark."""
 
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import Row, case, func, select, update
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import func, select, update
 
 from shared.jobs import lifecycle
 from shared.machinery.farm import Farm
@@ -11,6 +13,8 @@ from shared.vocabulary.states import MOVES
 
 _FINAL = [state for state in MOVES if state.is_final]
 _SAVED = "checkpoints"
+_GRACE_S = 3600.0
+_PAGE = 500
 
 
 def delete(farm: Farm, video_id: str, *, by: str) -> None:
@@ -76,11 +80,65 @@ def saved_key(video_id: str, attempt: int) -> str:
     return f"{_SAVED}/{video_id}/{attempt}"
 
 
+def drop_strays(farm: Farm) -> int:
+    """Remove stored files that nothing refers to; returns how many folders and files."""
+    found = list(strays(farm))
+    for key in found:
+        farm.storage.delete_tree(key)
+        farm.storage.delete(key)
+    left = farm.storage.unfinished(_GRACE_S)
+    for path in left:
+        path.unlink(missing_ok=True)
+    return len(found) + len(left)
+
+
+def strays(farm: Farm) -> Iterator[str]:
+    """Find stored files that nothing refers to, and nothing will: keys of folders and files.
+
+    A worker whose attempt was taken over may store its files all the same, at any time. A video
+    that is not over keeps what all its attempts stored: a later one may complete it with that.
+    """
+    for ids in _pages(farm.storage.names("videos")):
+        rows = {row.id: row for row in _rows(farm, ids)}
+        for video_id in ids:
+            row = rows.get(video_id)
+            if row is None:
+                yield f"videos/{video_id}"
+            elif row.state in _FINAL and (row.attempt > 1 or row.kept != row.attempt):
+                folders = farm.storage.names(f"videos/{video_id}")
+                yield from (f"videos/{video_id}/{one}" for one in folders if one != str(row.kept))
+    for names in _pages(farm.storage.names("images")):
+        hashes = [name.partition(".")[0] for name in names]
+        with farm.db.connect() as db:
+            used = set(db.scalars(select(Video.image_sha256).where(Video.image_sha256.in_(hashes))))
+        yield from (
+            image_key(one) for one in hashes if one not in used and _is_old(farm, image_key(one))
+        )
+
+
+def _rows(farm: Farm, ids: Sequence[str]) -> Sequence[Row[str, str, int, int | None]]:
+    kept = case((Video.result.has_key("expired"), None), else_=Video.result["attempt"].as_integer())
+    statement = select(Video.id, Video.state, Video.attempt, kept.label("kept"))
+    with farm.db.connect() as db:
+        return db.execute(statement.where(Video.id.in_(ids))).all()
+
+
+def _pages(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[first : first + _PAGE] for first in range(0, len(names), _PAGE))
+
+
 def _drop_unused_image(farm: Farm, sha256: str) -> None:
+    """Remove an image at once, if it may be; upkeep looks again at one that was just sent."""
     used = select(Video.id).where(Video.image_sha256 == sha256).limit(1)
     with farm.db.connect() as db:
-        if db.scalar(used) is None:
+        if db.scalar(used) is None and _is_old(farm, image_key(sha256)):
             farm.storage.delete(image_key(sha256))
+
+
+def _is_old(farm: Farm, key: str) -> bool:
+    """Tell whether a file is older than any request that has stored it and has no row yet."""
+    age = farm.storage.age_s(key)
+    return age is not None and age > _GRACE_S
 
 
 def image_key(sha256: str) -> str:

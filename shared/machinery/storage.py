@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import secrets
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ from shared.vocabulary.errors import WanfarmError
 
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
 _CHUNK: Final = 1 << 20
+_PART: Final = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,21 @@ class LocalStorage:
     def names(self, prefix: str) -> list[str]:
         """List what is right under a prefix; none there is fine."""
         folder = self.path(prefix)
-        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        entries = folder.iterdir() if folder.is_dir() else ()
+        return sorted(entry.name for entry in entries if not entry.name.endswith(_PART))
+
+    def age_s(self, key: str) -> float | None:
+        """Tell how long ago a file was written; None when it is not there."""
+        try:
+            return time.time() - self.path(key).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def unfinished(self, older_than_s: float) -> list[Path]:
+        """Find what writers that were killed have left beside their targets."""
+        before = time.time() - older_than_s
+        parts = self._root.rglob(f".*{_PART}") if self._root.is_dir() else ()
+        return [path for path in parts if _written(path) < before]
 
     def delete_tree(self, prefix: str) -> None:
         """Remove all files under a prefix; none there is fine."""
@@ -102,7 +119,14 @@ class LocalStorage:
 
 def _beside(target: Path) -> Path:
     """Name a temporary file that no other writer of the same key uses."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PART}")
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # its writer has just finished
+        return math.inf
 
 
 def _copy(source: Path, target: Path, key: str) -> Stored:

@@ -1,5 +1,8 @@
 """How a video goes for good: hidden at once, its files before its row, what others use kept."""
 
+import os
+import time
+
 import pytest
 from sqlalchemy import func, select
 
@@ -30,6 +33,12 @@ def with_file(farm, video_id: str) -> str:
     key = f"videos/{video_id}/1/video.mp4"
     farm.storage.put_bytes(b"mp4", key)
     return key
+
+
+def age(farm, key: str, seconds: float = 7200) -> None:
+    """Let a stored file be older than it is."""
+    then = time.time() - seconds
+    os.utime(farm.storage.path(key), (then, then))
 
 
 def test_a_waiting_video_is_deleted_at_once(farm):
@@ -105,6 +114,7 @@ def test_what_nobody_deleted_is_never_purged(farm):
 
 def test_an_image_is_kept_while_another_video_uses_it(farm):
     key = farm.storage.put_bytes(b"png", removal.image_key(SHA)).key
+    age(farm, key)
     first, second = submit(farm, **IMAGE), submit(farm, **IMAGE)
 
     removal.delete(farm, first, by="a person")
@@ -142,3 +152,50 @@ def test_a_deleted_video_is_not_claimed_by_a_parent_that_looks_meanwhile(farm):
     removal.delete(farm, video_id, by="a person")
 
     assert take(farm).fence.video_id == other
+
+
+def test_an_image_that_was_just_sent_is_kept_for_the_video_that_comes_with_it(farm):
+    """It is stored before its row: between the two nobody refers to it."""
+    key = farm.storage.put_bytes(b"png", removal.image_key(SHA)).key
+    removal.delete(farm, submit(farm, **IMAGE), by="a person")
+
+    assert removal.drop_strays(farm) == 0
+    assert farm.storage.exists(key)
+
+    age(farm, key)
+    assert removal.drop_strays(farm) == 1
+    assert not farm.storage.exists(key)
+
+
+def test_what_a_late_worker_stored_is_removed_and_what_is_needed_never(farm):
+    taken_over = claimed(farm).fence
+    lost = with_file(farm, taken_over.video_id)
+    lifecycle.requeue_uncharged(farm, taken_over, "leaving")
+    needed = f"videos/{taken_over.video_id}/2/video.mp4"
+    farm.storage.put_bytes(b"mp4", needed)
+    again = take(farm)
+    assert removal.drop_strays(farm) == 0  # a third attempt could still need either
+    lifecycle.complete(farm, again.fence, RESULT | {"attempt": 2}, {})
+    waiting = with_file(farm, submit(farm))
+    gone = with_file(farm, "video_0000")
+
+    assert removal.drop_strays(farm) == 2
+
+    assert [farm.storage.exists(key) for key in (lost, needed, waiting, gone)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_what_a_killed_writer_left_is_removed_when_it_is_old(farm):
+    farm.storage.put_bytes(b"mp4", "images/x")
+    young, old = (farm.storage.path("images/x").with_name(f".{n}.part") for n in "ab")
+    for part in (young, old):
+        part.touch()
+    os.utime(old, (0, 0))
+
+    removal.drop_strays(farm)
+
+    assert (young.exists(), old.exists()) == (True, False)

@@ -26,8 +26,9 @@ def set_all(farm, table, **columns) -> None:
         db.execute(update(table).values(**columns))
 
 
-def test_a_round_says_what_each_duty_did(farm):
-    assert upkeep.round_of_duties(farm) == dict.fromkeys(upkeep.DUTIES, 0)
+@pytest.mark.parametrize("duties", [upkeep.DUTIES, upkeep.HOURLY], ids=["each minute", "hourly"])
+def test_a_round_says_what_each_duty_did(farm, duties):
+    assert upkeep.round_of_duties(farm, duties) == dict.fromkeys(duties, 0)
 
 
 def test_a_round_purges_and_expires(farm):
@@ -36,7 +37,7 @@ def test_a_round_purges_and_expires(farm):
     lifecycle.cancelled(farm, deleted)
     edit(farm, old, expires_at=ago(1))
 
-    done = upkeep.round_of_duties(farm)
+    done = upkeep.round_of_duties(farm, upkeep.DUTIES)
 
     assert (done["purged"], done["expired"]) == (1, 1)
     assert count(farm, Video) == 1
@@ -46,10 +47,10 @@ def test_while_one_process_does_its_duties_another_does_none(farm):
     with farm.db.connect() as other:
         other.execute(text("SELECT pg_advisory_lock(:key)"), {"key": upkeep._LOCK})
 
-        assert upkeep.round_of_duties(farm) is None
+        assert upkeep.round_of_duties(farm, upkeep.DUTIES) is None
 
         other.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": upkeep._LOCK})
-    assert upkeep.round_of_duties(farm) is not None
+    assert upkeep.round_of_duties(farm, upkeep.DUTIES) is not None
 
 
 @pytest.mark.parametrize(("ended_s", "kept"), [(HOUR, 1), (DAY + HOUR, 0)])
@@ -59,7 +60,7 @@ def test_steps_are_forgotten_a_day_after_the_end_and_states_never(farm, ended_s,
     lifecycle.complete(farm, fence, RESULT, {})
     edit(farm, fence.video_id, completed_at=ago(ended_s))
 
-    upkeep.round_of_duties(farm)
+    upkeep.round_of_duties(farm, upkeep.DUTIES)
 
     with farm.db.connect() as db:
         types = list(db.scalars(select(Event.type).order_by(Event.seq)))
@@ -79,7 +80,7 @@ def test_an_idempotency_key_is_forgotten_when_it_is_old_and_its_video_gone(
     if deleted:
         removal.delete(farm, video_id, by="a person")
 
-    upkeep.round_of_duties(farm)
+    upkeep.round_of_duties(farm, upkeep.DUTIES)
 
     assert count(farm, Idempotency) == kept
 
@@ -90,7 +91,7 @@ def test_a_login_is_forgotten_a_day_after_it_stopped_working(farm, age_s, kept):
     keys.create_login_token(farm, key_id)
     set_all(farm, LoginToken, expires_at=ago(age_s))
 
-    upkeep.round_of_duties(farm)
+    upkeep.round_of_duties(farm, upkeep.DUTIES)
 
     assert count(farm, LoginToken) == kept
 
