@@ -27,7 +27,7 @@ from shared.vocabulary.errors import JobFailure, StaleAttempt
 from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import GroupState, Phase
-from worker.finisher import finish
+from worker.finisher import adopt, finish
 from worker.inputs import adapters_of, pattern_of
 from worker.keeper import Keeper
 from worker.layout import build_of, expected, lay_out, made_by
@@ -212,7 +212,11 @@ class Runner:
             self._finishing.start()
         return True
 
-    def _attempt(self, claimed: lifecycle.Claim) -> _Rendered:
+    def _attempt(self, claimed: lifecycle.Claim) -> _Rendered | None:
+        """Bring a video off the devices; None when an earlier attempt had done all but tell it."""
+        if claimed.fence.attempt > 1 and adopt(self._farm, claimed.fence):
+            self._log_of(claimed).info("attempt.ended", outcome="adopted")
+            return None
         saved = self._saved(claimed)
         reporter = Reporter(self._farm, claimed.fence, claimed.checkpoint, pattern_of(saved))
         with contextlib.ExitStack() as stack:

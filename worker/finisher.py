@@ -1,5 +1,6 @@
 """From the ranks' MP4 to a completed video: pictures, hashes, the store, the row."""
 
+import json
 import subprocess
 import threading
 import time
@@ -7,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import imageio_ffmpeg
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import lifecycle
+from shared.jobs import lifecycle, running
 from shared.jobs.ledger import Fence, Values
 from shared.machinery.farm import Farm
 from shared.machinery.storage import Stored
@@ -23,6 +24,8 @@ from worker.cache_record import lanes_of, record
 from worker.engine.result import Report
 from worker.ranks.group import RankFault
 from worker.ranks.messages import Done, VideoFile
+
+T = TypeVar("T")
 
 _THUMBNAIL_WIDTH: Final = 480
 _SHEET: Final = 4  # pictures a side
@@ -64,7 +67,33 @@ def finish(farm: Farm, fence: Fence, done: Done, told: Values) -> None:
     }
     report = _report(done.report) | told
     warnings = [_warning(one) for one in done.report.warnings]
+    note = json.dumps({"result": result, "report": report, "warnings": warnings}).encode()
+    _patiently(lambda: farm.storage.put_bytes(note, _note_key(fence)))
     _complete_patiently(farm, partial(lifecycle.complete, farm, fence, result, report, warnings))
+
+
+def adopt(farm: Farm, fence: Fence) -> bool:
+    """Complete a video with what an earlier attempt stored and could not commit.
+
+    Its note is stored last and has the hash of each file, so a whole one is known from a part.
+
+    Returns:
+        Whether there was such an attempt.
+
+    Raises:
+        StaleAttempt: when the attempt no longer holds the row.
+    """
+    for earlier in range(fence.attempt - 1, 0, -1):
+        note = farm.storage.read(_note_key(Fence(fence.video_id, earlier)))
+        if note is None:
+            continue
+        told: Values = json.loads(note)
+        files: list[Values] = [*told["result"]["files"].values()]
+        if all(farm.storage.sha256(one["key"]) == one["sha256"] for one in files):
+            running.carry_plan(farm, fence, earlier)
+            lifecycle.complete(farm, fence, told["result"], told["report"], told["warnings"])
+            return True
+    return False
 
 
 def _report(report: Report) -> Values:
@@ -104,13 +133,23 @@ _NAMES: Final = {
 
 def _store_patiently(farm: Farm, fence: Fence, files: dict[str, Path]) -> dict[str, Stored]:
     folder = f"videos/{fence.video_id}/{fence.attempt}"
+    return _patiently(
+        lambda: {
+            name: farm.storage.put(path, f"{folder}/{_NAMES[name]}") for name, path in files.items()
+        }
+    )
+
+
+def _note_key(fence: Fence) -> str:
+    return f"videos/{fence.video_id}/{fence.attempt}/result.json"
+
+
+def _patiently(put: Callable[[], T]) -> T:
+    """Store something; a store that refuses is asked again for half a minute."""
     pause = threading.Event()
     for wait_s in (*_STORE_WAITS_S, None):
         try:
-            return {
-                name: farm.storage.put(path, f"{folder}/{_NAMES[name]}")
-                for name, path in files.items()
-            }
+            return put()
         except WanfarmError as err:
             if wait_s is None:
                 raise RankFault(JobFailure(FailureKind.STORAGE, err.message)) from err

@@ -3,7 +3,6 @@
 Every write is one statement, so each rule holds in every snapshot, whatever was killed.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,6 @@ from shared.machinery.tables import Video
 from shared.vocabulary.states import MOVES, VideoState
 
 _LATE_S: Final = 30  # a lease that ran out is taken back within this time
-_CHUNK: Final = 1 << 20
 _PAGE: Final = 500
 _FINAL: Final = [state.value for state in MOVES if state.is_final]
 _MOVES: Final = ["- queued", *(f"{old} {new}" for old in MOVES for new in MOVES[old])]
@@ -146,12 +144,7 @@ def _results(farm: Farm) -> Iterator[tuple[str, dict[str, Values]]]:
 
 def _wrong(farm: Farm, file: Values) -> str:
     """Tell what is wrong with a stored file, if anything is."""
-    path = farm.storage.path(file["key"])
-    try:
-        with path.open("rb") as content:
-            digest = hashlib.sha256()
-            while chunk := content.read(_CHUNK):
-                digest.update(chunk)
-    except FileNotFoundError:
+    found = farm.storage.sha256(file["key"])
+    if found is None:
         return "is not there"
-    return "" if digest.hexdigest() == file["sha256"] else "has other bytes than were stored"
+    return "" if found == file["sha256"] else "has other bytes than were stored"

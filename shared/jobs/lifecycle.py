@@ -112,13 +112,16 @@ def complete(
     Args:
         farm: the handles.
         fence: the attempt that rendered it.
-        result: the files.
+        result: the files, and the attempt that stored them.
         attempt_report: what it cost.
         warnings: what its sender should know, beside the warnings that the request got.
 
     Raises:
         StaleAttempt: when another attempt holds the row; the files are then upkeep's.
     """
+    ended: Values = {"outcome": "completed", "report": attempt_report}
+    if (stored_by := result.get("attempt", fence.attempt)) != fence.attempt:
+        ended["message"] = f"Completed with the files that attempt {stored_by} had stored."
     write = Write(
         _ENDED
         | {
@@ -127,7 +130,7 @@ def complete(
             "warnings": Video.warnings.concat(literal(list(warnings), Video.warnings.type)),
             "expires_at": func.now() + func.make_interval(0, 0, 0, 0, 0, 0, Video.expires_in_s),
         },
-        attempt=AttemptWrite({"outcome": "completed", "report": attempt_report}),
+        attempt=AttemptWrite(ended),
     )
     if _end(farm, fence, VideoState.COMPLETED, write) is None:
         row = _look(farm, fence.video_id)

@@ -1,6 +1,6 @@
 """What a running attempt tells: that it lives, how far it is, what it saved; never a state."""
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from shared.jobs.ledger import Fence, Values, Write, held_by, in_seconds, note
 from shared.machinery.farm import Farm
@@ -69,6 +69,16 @@ def _renew(farm: Farm, fence: Fence, values: Values) -> bool:
     if row is None:
         raise StaleAttempt(fence)
     return row[0] is not None
+
+
+def carry_plan(farm: Farm, fence: Fence, earlier: int) -> None:
+    """Keep the plan of the earlier attempt whose files an attempt adopts."""
+    of = select(Attempt.plan, Attempt.cache).where(
+        Attempt.video_id == fence.video_id, Attempt.number == earlier
+    )
+    with farm.db.connect() as db:
+        row = db.execute(of).one()
+    record_plan(farm, fence, row.plan, row.cache)
 
 
 def record_plan(farm: Farm, fence: Fence, plan: Values, cache: Values) -> None:

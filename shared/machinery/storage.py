@@ -87,6 +87,24 @@ class LocalStorage:
         entries = folder.iterdir() if folder.is_dir() else ()
         return sorted(entry.name for entry in entries if not entry.name.endswith(_PART))
 
+    def read(self, key: str) -> bytes | None:
+        """Read a small file; None when it is not there."""
+        try:
+            return self.path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def sha256(self, key: str) -> str | None:
+        """Hash a file as it is now; None when it is not there."""
+        digest = hashlib.sha256()
+        try:
+            with self.path(key).open("rb") as content:
+                while chunk := content.read(_CHUNK):
+                    digest.update(chunk)
+        except FileNotFoundError:
+            return None
+        return digest.hexdigest()
+
     def age_s(self, key: str) -> float | None:
         """Tell how long ago a file was written; None when it is not there."""
         try:

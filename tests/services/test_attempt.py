@@ -2,13 +2,11 @@
 
 import threading
 
-import pytest
 from psycopg import sql
 
-from shared.jobs import groups, lifecycle, running
+from shared.jobs import lifecycle, running
 from shared.vocabulary.states import GroupState
 from tests.services.jobs import (
-    MODEL,
     OFFER,
     edit,
     let_lease_expire,
@@ -17,45 +15,8 @@ from tests.services.jobs import (
     submit,
     take,
 )
-from worker.attempt import Runner
-from worker.keeper import Keeper
-from worker.ranks.group import Layout, RankGroup
 
-ME = groups.Identity("g0", "life-1", "host", 1, "cpu", (MODEL,))
 LONG = {"prompt": "wait", "steps": 40}  # two seconds
-
-
-class Parent:
-    """A parent without Celery: its runner, and its keeper once it is started."""
-
-    def __init__(self, farm, checkpoint, engine: str = "tests.engine.filming:Filmmaker") -> None:
-        layout = Layout(1, "cpu", engine, 30, 30, hang_s=3)
-        self.ranks = RankGroup(layout)
-        self.runner = Runner(farm, ME, self.ranks, {MODEL: checkpoint})
-        self.keeper = Keeper(farm, ME, self.runner.reading)
-        self.runner.watched_by(self.keeper)
-        self.thread = threading.Thread(target=self.work)
-        groups.register(farm, ME)
-
-    def work(self) -> None:
-        """Take what is due and see it through."""
-        self.runner.run_until_empty()
-        self.runner.join(30)
-
-    def end(self) -> None:
-        self.runner.leave()
-        self.runner.hand_back()
-        self.thread.join(30) if self.thread.ident else None
-        self.keeper.stop()
-        self.keeper.join(10) if self.keeper.ident else None
-        self.ranks.kill()
-
-
-@pytest.fixture
-def parent(farm, checkpoint):
-    made = Parent(farm, checkpoint)
-    yield made
-    made.end()
 
 
 def step_of(farm, video_id: str) -> int:
@@ -171,20 +132,6 @@ def test_a_failed_attempt_of_a_running_parent_is_followed_by_another(farm, paren
     messages = [attempt["message"] for attempt in row(farm, video_id)["attempts"]]
     assert messages == ["Rank 0 died (exit code 9)."] * 2
     assert lifecycle.claim(farm, OFFER) is None
-
-
-@pytest.fixture
-def start(farm, checkpoint):
-    """Start a parent with some engine."""
-    made = []
-
-    def make(engine: str) -> Parent:
-        made.append(Parent(farm, checkpoint, f"tests.engine.filming:{engine}"))
-        return made[-1]
-
-    yield make
-    for parent in made:
-        parent.end()
 
 
 def test_a_video_that_ran_out_of_memory_is_tried_again_one_rung_down(farm, start):

@@ -6,8 +6,8 @@ import pytest
 
 from shared.vocabulary.cache import CachePolicies, CachePolicy
 from shared.vocabulary.spec import CacheWish, SecondaryCache
+from tests.services.conftest import Parent
 from tests.services.jobs import row, submit
-from tests.services.test_attempt import Parent
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 from shared.jobs import lifecycle
 from shared.jobs.ledger import Fence
 from shared.vocabulary.states import GroupState
+from tests.services.conftest import Parent
 from tests.services.jobs import row, states_of, submit
-from tests.services.test_attempt import Parent, step_of
+from tests.services.test_attempt import step_of
 
 LONG = {"prompt": "wait", "steps": 40}  # two seconds
 DONE = ["queued", "in_progress", "completed"]
