@@ -68,12 +68,20 @@ def keys() -> None:
 )
 @click.option("--tenant", help="Who owns its videos.")
 @click.option("--expires-in", type=int, metavar="SECONDS", help="Until it stops working.")
+@click.option("--weight", type=float, help="Its tenant's part of the GPU time; 1 at first.")
 @farm_verb
 def keys_create(
-    session: Session, name: str, *, scope: str, tenant: str | None, expires_in: int | None
+    session: Session,
+    name: str,
+    *,
+    scope: str,
+    tenant: str | None,
+    expires_in: int | None,
+    weight: float | None,
 ) -> int:
     """Make a key and print it; it is shown this once."""
-    asked = {"name": name, "scope": scope, "tenant": tenant, "expires_in_s": expires_in}
+    asked: dict[str, object] = {"name": name, "scope": scope, "tenant": tenant, "weight": weight}
+    asked["expires_in_s"] = expires_in
     body = {field: value for field, value in asked.items() if value is not None}
     # not sent twice: an answer that is lost would leave a key that nobody knows
     made = session.api.ask(Ask("POST", "/v1/keys", body, repeatable=False))

@@ -33,6 +33,10 @@ class KeyRequest(BaseModel):
     expires_in_s: Annotated[int, Field(ge=1, le=_CENTURY_S)] | None = Field(
         default=None, description="Seconds until it stops working; null for never."
     )
+    weight: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
+        default=None,
+        description="Its tenant's part of the GPU time when tenants compete; null leaves it.",
+    )
 
 
 @endpoint(
@@ -52,6 +56,8 @@ def create(call: Call[NoQuery]) -> Response:
     key_id, key = keys.create(
         farm(), asked.name, asked.scope, tenant=asked.tenant, expires_in_s=asked.expires_in_s
     )
+    if asked.weight is not None:
+        keys.weigh(farm(), asked.tenant, asked.weight)
     logger().info("key.created", key=key_id, by=call.caller.key_id)
     made = next(row for row in keys.all_keys(farm()) if row["id"] == key_id)
     return json_response(KeyCreated(**_key(made).model_dump(), key=key))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Insert, String, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from shared.jobs import groups
+from shared.jobs import charges, groups
 from shared.jobs.ledger import Values, in_seconds, publish
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Event, Idempotency, Video
@@ -103,7 +103,8 @@ def _insert(farm: Farm, order: Order, video_id: str) -> Values | None:
     )
     recorded = insert(Event).from_select(names, first).cte("recorded")
     with farm.db.connect() as db:
-        statement = select(made, made.c.created_at.label("at")).add_cte(recorded)
+        woken = charges.wake(order.tenant).cte("woken")
+        statement = select(made, made.c.created_at.label("at")).add_cte(recorded, woken)
         row = db.execute(statement).mappings().first()
     return dict(row) if row else None
 

@@ -86,6 +86,15 @@ RULES: Final[dict[str, str]] = {
                               WHERE video_id = id AND outcome = 'completed') AS made
          WHERE made.number <> CASE WHEN state = 'completed' THEN 1 ELSE 0 END
             OR made.last <> attempt OR (result ->> 'attempt')::int > attempt""",
+    "a tenant is charged what its attempts cost": """
+        SELECT name, format('it has used %s s, its attempts cost %s s', used_s,
+                            purged_s + told.cost_s)
+          FROM tenants
+         CROSS JOIN LATERAL (SELECT coalesce(sum(charged_s), 0) AS cost_s
+                               FROM attempts JOIN videos ON id = video_id
+                              WHERE tenant = name) AS told
+         WHERE abs(used_s - purged_s - told.cost_s) > 1e-6 * greatest(1, used_s)
+            OR used_s < -1e-6""",
 }
 FILES: Final = "a result's files are there, byte for byte"
 STRAYS: Final = "every stored file belongs to a video"
@@ -96,7 +105,7 @@ class Broken:
     """A rule that does not hold, and of what."""
 
     rule: str
-    of: str  # a video, or a stored key
+    of: str  # a video, a tenant or a stored key
     what: str
 
 

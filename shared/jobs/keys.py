@@ -68,6 +68,12 @@ def ensure_tenant(farm: Farm, tenant: str) -> None:
         db.execute(insert(Tenant).values(name=tenant).on_conflict_do_nothing())
 
 
+def weigh(farm: Farm, tenant: str, weight: float) -> None:
+    """Set a tenant's part of the GPU time when tenants compete; 1 at first."""
+    with farm.db.connect() as db:
+        db.execute(update(Tenant).where(Tenant.name == tenant).values(weight=weight))
+
+
 def verify(farm: Farm, key: str) -> Caller:
     """Find out who holds a key.
 

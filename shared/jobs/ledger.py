@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from shared.jobs import charges
 from shared.machinery.farm import Farm
 from shared.machinery.feed import EVENTS
 from shared.machinery.tables import Attempt, Event, Video
@@ -106,19 +107,31 @@ class AttemptWrite:
 
     values: Values
     opens: bool = False
+    free: bool = False  # it is not charged
 
-    def statement(self, moved: CTE) -> CTE:
-        """Phrase it over the moved row."""
-        if self.opens:
-            names = ["video_id", "number", *self.values]
-            source = select(moved.c.id, moved.c.attempt, *_literals(self.values))
-            return insert(Attempt).from_select(names, source).cte("opened")
-        return (
+    def statements(self, moved: CTE) -> list[CTE]:
+        """Phrase it over the moved row, with what it costs the tenant."""
+        return self._opened(moved) if self.opens else self._ended(moved)
+
+    def _opened(self, moved: CTE) -> list[CTE]:
+        names = ["video_id", "number", "charged_s", *self.values]
+        guess = charges.estimate(moved)
+        source = select(moved.c.id, moved.c.attempt, guess, *_literals(self.values))
+        opened = insert(Attempt).from_select(names, source)
+        made = opened.returning(Attempt.video_id, Attempt.charged_s).cte("opened")
+        return [made, charges.charge(moved, made, made.c.charged_s)]
+
+    def _ended(self, moved: CTE) -> list[CTE]:
+        paid = charges.settled(moved, free=self.free)
+        ended = (
             update(Attempt)
-            .where(Attempt.video_id == moved.c.id, Attempt.number == moved.c.attempt)
-            .values(ended_at=func.now(), **self.values)
+            .where(Attempt.video_id == paid.c.video_id, Attempt.number == paid.c.number)
+            .values(ended_at=func.now(), charged_s=paid.c.cost_s, **self.values)
             .cte("ended")
         )
+        charged = charges.charge(moved, paid, paid.c.cost_s - paid.c.charged_s)
+        learnt = [charges.learn(moved, paid)] if self.values["outcome"] == "completed" else []
+        return [ended, charged, *learnt]
 
 
 def _write(
@@ -141,8 +154,8 @@ def _write(
         .cte("recorded")
     )
     statement = select(moved, func.now().label("at")).add_cte(recorded)
-    if attempt is not None:
-        statement = statement.add_cte(attempt.statement(moved))
+    for beside in attempt.statements(moved) if attempt else ():
+        statement = statement.add_cte(beside)
     with farm.db.connect() as connection:
         row = connection.execute(statement).mappings().first()
     if row is None:

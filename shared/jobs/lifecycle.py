@@ -311,7 +311,10 @@ def _end(
 
 def _fail(farm: Farm, fence: Fence, failure: JobFailure, *where: ColumnElement[bool]) -> VideoState:
     error = _error(failure.code, failure.message, fence.attempt)
-    ended = AttemptWrite({"outcome": "failed", "kind": failure.kind, "message": failure.message})
+    ended = AttemptWrite(
+        {"outcome": "failed", "kind": failure.kind, "message": failure.message},
+        free=failure.kind is FailureKind.LOST,
+    )
     write = Write(_ENDED | {"error": error}, {"error": error}, ended)
     if _end(farm, fence, VideoState.FAILED, write, *where) is None:
         raise StaleAttempt(fence)
@@ -319,10 +322,11 @@ def _fail(farm: Farm, fence: Fence, failure: JobFailure, *where: ColumnElement[b
 
 
 def _after(failure: JobFailure, fence: Fence, wait_s: float) -> Write:
+    ended: Values = {"outcome": "requeued", "kind": failure.kind, "message": failure.message}
     return Write(
         {"run_after": in_seconds(wait_s)},
         {"error": _error(failure.code, failure.message, fence.attempt)},
-        AttemptWrite({"outcome": "requeued", "kind": failure.kind, "message": failure.message}),
+        AttemptWrite(ended, free=failure.kind is FailureKind.LOST),
     )
 
 

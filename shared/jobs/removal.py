@@ -7,7 +7,7 @@ from sqlalchemy import delete as sql_delete
 
 from shared.jobs import lifecycle
 from shared.machinery.farm import Farm
-from shared.machinery.tables import Video
+from shared.machinery.tables import Attempt, Tenant, Video
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.states import MOVES
 
@@ -42,11 +42,21 @@ def purge(farm: Farm, *video_ids: str) -> int:
     for video_id, image in rows:
         farm.storage.delete_tree(f"videos/{video_id}")
         farm.storage.delete_tree(f"{_SAVED}/{video_id}")
-        with farm.db.connect() as db:
-            db.execute(sql_delete(Video).where(Video.id == video_id))
+        _remove_row(farm, video_id)
         if image:
             _drop_unused_image(farm, image)
     return len(rows)
+
+
+def _remove_row(farm: Farm, video_id: str) -> None:
+    """Remove a video's row; what its attempts cost stays with its tenant."""
+    cost = select(func.coalesce(func.sum(Attempt.charged_s), 0.0)).where(
+        Attempt.video_id == video_id
+    )
+    gone = sql_delete(Video).where(Video.id == video_id).returning(Video.tenant).cte("gone")
+    kept = update(Tenant).where(Tenant.name == gone.c.tenant)
+    with farm.db.connect() as db:
+        db.execute(kept.values(purged_s=Tenant.purged_s + cost.scalar_subquery()))
 
 
 def expire(farm: Farm) -> int:

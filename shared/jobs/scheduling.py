@@ -6,18 +6,23 @@ from typing import Final
 from sqlalchemy import TextClause, text
 
 # For each tenant and each model of the offer the first rows of the claim index that are due.
-# Among these: priority, the tenant that has used least, the warm model, the oldest. More than one
+# Among these: priority, the tenant that has used least, the warm model, the oldest. Shares are told
+# apart coarsely, so that warmth may decide between tenants that are about level; and it decides for
+# a while only: whoever has waited for long goes before those that came later. More than one
 # candidate is looked up and locked, so that parents that claim at once do not fight for one row.
 #
 # States stand in the text and not in parameters: only then can a partial index be proven to fit.
 _BEST: Final = """
 (SELECT chosen.id
    FROM (SELECT head.id, row_number() OVER (
-                  ORDER BY head.priority DESC, tenants.share, head.model <> :warm, head.id) AS place
+                  ORDER BY head.priority DESC, floor(tenants.share / :coarse),
+                           head.model <> :warm
+                           AND head.created_at > now() - make_interval(secs => :patience),
+                           head.id) AS place
            FROM tenants
           CROSS JOIN unnest(CAST(:models AS text[])) AS offered (model)
           CROSS JOIN LATERAL (
-                SELECT id, priority, model
+                SELECT id, priority, model, created_at
                   FROM videos
                  WHERE tenant = tenants.name AND model = offered.model AND state = 'queued'
                    AND run_after <= now()
@@ -50,6 +55,10 @@ SELECT known.model, least(count(*), :most) AS due
 """
 
 
+_COARSE_S: Final = 30.0  # GPU-seconds over weight
+_PATIENCE_S: Final = 600.0  # that a cold model waits for a warm one
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What a group can take now."""
@@ -64,7 +73,11 @@ class Offer:
 def best(offer: Offer) -> TextClause:
     """Phrase the subquery that finds and locks the id of the job to run next."""
     return text(_BEST).bindparams(
-        models=list(offer.models), warm=offer.warm_model or "", group=offer.group
+        models=list(offer.models),
+        warm=offer.warm_model or "",
+        group=offer.group,
+        coarse=_COARSE_S,
+        patience=_PATIENCE_S,
     )
 
 

@@ -42,9 +42,13 @@ class Tenant(Base):
     __tablename__ = "tenants"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    share: Mapped[float] = mapped_column(default=0.0, server_default="0")  # GPU time used / weight
+    share: Mapped[float] = mapped_column(default=0.0, server_default="0")  # charged / weight
     weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
+    used_s: Mapped[float] = mapped_column(default=0.0, server_default="0")  # GPU-seconds, in all
+    purged_s: Mapped[float] = mapped_column(default=0.0, server_default="0")  # of removed videos
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (CheckConstraint("weight > 0", name="weight_positive"),)
 
 
 class ApiKey(Base):
@@ -174,8 +178,18 @@ class Attempt(Base):
     plan: Mapped[dict[str, Any] | None]  # by record_plan
     cache: Mapped[dict[str, Any] | None]  # by record_plan: the policies used, and who chose them
     report: Mapped[dict[str, Any] | None]
+    charged_s: Mapped[float] = mapped_column(default=0.0, server_default="0")  # GPU-seconds
 
     __table_args__ = (Index("attempts_group", "group_name", text("claimed_at DESC")),)
+
+
+class Cost(Base):
+    """What a model takes."""
+
+    __tablename__ = "costs"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    rate: Mapped[float]  # GPU-seconds per token and step, newest samples first
 
 
 class Event(Base):

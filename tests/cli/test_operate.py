@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from sqlalchemy import select
 
 from shared.jobs import groups
 from shared.jobs.groups import Identity, Reading
+from shared.machinery.tables import Tenant
 from shared.vocabulary.states import GroupState
 
 
@@ -46,6 +48,14 @@ def test_a_key_is_made_used_listed_and_revoked(wanfarm):
     assert wanfarm("keys", "revoke", made["id"]).code == 0
 
     assert wanfarm("ls", key=made["key"]).code == 7
+
+
+def test_a_key_may_say_how_much_its_tenant_weighs(wanfarm, farm):
+    wanfarm("keys", "create", "lab", "--tenant", "lab", "--weight", "3")
+    assert wanfarm("keys", "create", "lab", "--tenant", "lab", "--weight", "0").code != 0
+
+    with farm.db.connect() as db:
+        assert dict(db.execute(select(Tenant.name, Tenant.weight)).all())["lab"] == 3
 
 
 def test_a_new_key_is_all_that_stdout_has(wanfarm):

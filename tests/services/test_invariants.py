@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, text, update
 
 from shared.jobs import invariants, lifecycle, removal, running
 from shared.jobs.invariants import FILES, RULES, STRAYS
-from shared.machinery.tables import Attempt, Event, Video
+from shared.machinery.tables import Attempt, Event, Tenant, Video
 from tests.farm.conftest import ROOT, environment
 from tests.services.jobs import (
     DIED,
@@ -159,7 +159,13 @@ def result_of_another(farm) -> str:
     return video_id
 
 
-RUNS, STATE, GAPLESS, MOVED, ENDS, ATTEMPTS, OVERLAP, RESULT = RULES
+def charged_for_nothing(farm) -> str:
+    done(farm)
+    write(farm, update(Tenant).values(used_s=Tenant.used_s + 1))
+    return "default"
+
+
+RUNS, STATE, GAPLESS, MOVED, ENDS, ATTEMPTS, OVERLAP, RESULT, CHARGED = RULES
 
 
 @pytest.mark.parametrize(
@@ -177,6 +183,7 @@ RUNS, STATE, GAPLESS, MOVED, ENDS, ATTEMPTS, OVERLAP, RESULT = RULES
         (two_at_once, {OVERLAP}),
         (completed_twice, {RESULT}),
         (result_of_another, {RESULT}),
+        (charged_for_nothing, {CHARGED}),
     ],
     ids=lambda one: getattr(one, "__name__", ""),
 )
