@@ -223,6 +223,13 @@ def test(extras: str, rest: list[str]) -> int:
     return subprocess.run([*command, *beside, *rest], check=False, env=patient).returncode
 
 
+def chaos(extras: str, rest: list[str]) -> int:
+    """Break a farm of four groups at random, then check what it promised."""
+    setup(extras, [])
+    program = [str(VENV / "bin" / "python"), "-m", "tests.chaos"]
+    return subprocess.run([*program, *rest], check=False).returncode
+
+
 def check(extras: str, _rest: list[str]) -> int:
     """Run every linter, to the end, and fail if one found something."""
     setup(extras, [])
@@ -294,6 +301,7 @@ COMMANDS = {
     "up": up,
     "down": down,
     "test": test,
+    "chaos": chaos,
     "check": check,
     "screenshots": screenshots,
     "secrets": secrets,

@@ -1,6 +1,9 @@
 """Fakes that go further: some make real files, one never comes up."""
 
 import subprocess
+import time
+import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -8,7 +11,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import FailureKind
 from tests.engine.fake import NEVER, Engine
-from worker.engine.contract import Closing, Hooks, Order, Seat
+from worker.engine.contract import Closing, Hooks, Order, Seat, StepDone
 from worker.engine.faults import EngineFault
 from worker.engine.result import Report, VideoFile
 
@@ -57,6 +60,24 @@ class LateFilmmaker(Filmmaker):
             return made()
 
         return close
+
+
+class Witness(Camera):
+    """Writes down, beside the checkpoints, when which run was at work on which seed."""
+
+    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
+        super().load(directory, plan, build)
+        self._log = directory.parent / "runs.log"
+
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        run = uuid.uuid4().hex[:8]
+
+        def tell(done: StepDone) -> None:
+            with self._log.open("a") as log:
+                log.write(f"{order.spec.seed} {run} {time.monotonic()}\n")
+            hooks.step(done)
+
+        return super().generate(order, replace(hooks, step=tell))
 
 
 class SlowCloser(Engine):
