@@ -16,7 +16,8 @@ from bench.timing import record
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import GenerationSpec
-from worker.ranks.group import Layout, Progress, RankGroup, RankStopped
+from worker.ranks.faults import RankStopped
+from worker.ranks.group import Layout, Progress, RankGroup
 from worker.ranks.messages import Generate, Load, PhaseBegan, Step
 
 _ENGINE: Final = "worker.engine.engine:Engine"

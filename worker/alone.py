@@ -30,7 +30,8 @@ from shared.vocabulary.validation import validate
 from worker.checkpoints import find
 from worker.inputs import adapters_of
 from worker.layout import build_of, group_of, lay_out
-from worker.ranks.group import Progress, RankFault, RankStopped
+from worker.ranks.faults import RankFault, RankStopped
+from worker.ranks.group import Progress
 from worker.ranks.messages import Done, Generate, Load, PhaseBegan, Step
 
 _JOB: Final = ("video_alone", 1)

@@ -28,11 +28,13 @@ from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import GroupState, Phase
 from worker.finisher import adopt, finish
+from worker.health import Health
 from worker.inputs import adapters_of, pattern_of
 from worker.keeper import Keeper
 from worker.layout import build_of, expected, lay_out, made_by
 from worker.progress import Reporter
-from worker.ranks.group import Job, Progress, RankFault, RankGroup, RankStopped
+from worker.ranks.faults import RankFault, RankStopped
+from worker.ranks.group import Job, Progress, RankGroup
 from worker.ranks.messages import Done, Generate, Load
 
 _DRAINED: Final = JobFailure(FailureKind.LOST, "The worker is leaving.")
@@ -74,6 +76,7 @@ class Runner:
         self._job: Job | None = None  # what the ranks render
         self._finishing = threading.Thread()  # of the job before
         self._problem: str | None = None
+        self._health = Health()
         self._log = logger(group=identity.name)
 
     def watched_by(self, keeper: Keeper) -> None:
@@ -104,9 +107,7 @@ class Runner:
         with self._turn:
             try:
                 if self._standing():
-                    first = next(iter(self._checkpoints))
-                    settings, hellos = self._farm.settings, self._ranks.hellos
-                    self._ready(first, expected(MODELS[first], settings, hellos))
+                    self._load_first()
             except RankFault as err:
                 self._sick(err)
 
@@ -117,7 +118,7 @@ class Runner:
         """
         taken = 0
         with self._turn:
-            while not self._leaving.is_set() and self._standing():
+            while not self._leaving.is_set() and self._healthy() and self._standing():
                 try:
                     ran = self._run_one()
                 except SQLAlchemyError:
@@ -179,6 +180,24 @@ class Runner:
         self._condition, self._problem = GroupState.IDLE, None
         return True
 
+    def _healthy(self) -> bool:
+        """Tell whether the group may take a job; one that is sick has to pass its test first."""
+        if self._health.is_good(self._test_itself):
+            return True
+        self._condition, self._problem = GroupState.DOWN, self._health.told
+        return False
+
+    def _test_itself(self) -> None:
+        self._warm = None
+        self._ranks.start()
+        self._load_first()
+        self._ranks.probe()
+        self._log.info("group.passed_its_test")
+
+    def _load_first(self) -> None:
+        first = next(iter(self._checkpoints))
+        self._ready(first, expected(MODELS[first], self._farm.settings, self._ranks.hellos))
+
     def _run_one(self) -> bool:
         offer = Offer(
             group=self._identity.name,
@@ -235,6 +254,7 @@ class Runner:
             rendered.reporter.phase(Phase.STORE)
             told = rendered.made_by | {"pattern": rendered.reporter.pattern}
             finish(self._farm, claimed.fence, done, told)
+            self._health.well()
             self._problem = None
             self._log_of(claimed).info("attempt.ended", outcome="completed")
 
@@ -359,6 +379,7 @@ class Runner:
         if fault.failure is _DRAINED:
             lifecycle.requeue_uncharged(self._farm, claimed.fence, _DRAINED.message)
             return "drained"
+        self._health.failed(fault.failure)
         self._sick(fault)
         state = lifecycle.give_back(self._farm, claimed, fault.failure)
         return f"{state.value} ({fault.failure.kind})"

@@ -22,7 +22,7 @@ from shared.vocabulary.errors import JobFailure, WanfarmError
 from shared.vocabulary.spec import FailureKind
 from worker.cache_record import lanes_of, record
 from worker.engine.result import Report
-from worker.ranks.group import RankFault
+from worker.ranks.faults import RankFault
 from worker.ranks.messages import Done, VideoFile
 
 T = TypeVar("T")

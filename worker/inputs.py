@@ -8,7 +8,7 @@ from shared.machinery.loras import Loras
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from worker.engine.result import Pattern
-from worker.ranks.group import RankFault
+from worker.ranks.faults import RankFault
 from worker.ranks.messages import Lora
 
 

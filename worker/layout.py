@@ -13,7 +13,8 @@ from shared.vocabulary.memory import LADDER, DoesNotFit, Room, fit
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.planning import degrees_of, plan
 from shared.vocabulary.spec import FailureKind, GenerationSpec, ImageRef
-from worker.ranks.group import Layout, RankFault, RankGroup
+from worker.ranks.faults import RankFault
+from worker.ranks.group import Layout, RankGroup
 from worker.ranks.messages import Hello
 
 

@@ -64,5 +64,8 @@ class Engine:
     def stand_by(self, plan: ParallelPlan) -> None:
         pass
 
+    def probe(self) -> None:
+        pass
+
     def close(self) -> None:
         pass

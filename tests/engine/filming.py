@@ -62,6 +62,23 @@ class LateFilmmaker(Filmmaker):
         return close
 
 
+class Poorly(Filmmaker):
+    """Computes rubbish while its checkpoint's directory says that it is sick."""
+
+    def load(self, directory: Path, plan: ParallelPlan, build: Build) -> None:
+        super().load(directory, plan, build)
+        self._directory = directory
+
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        if (self._directory / "sick").exists():
+            raise EngineFault(FailureKind.CUDA_ERROR, "An illegal memory access was met.")
+        return super().generate(order, hooks)
+
+    def probe(self) -> None:
+        if (self._directory / "sick").exists():
+            raise EngineFault(FailureKind.CUDA_ERROR, "It computed a wrong product.")
+
+
 class Witness(Camera):
     """Writes down, beside the checkpoints, when which run was at work on which seed."""
 

@@ -9,7 +9,7 @@ from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import FailureKind
 from tests.engine.ranks import REFERENCE, Group, job
 from tests.engine.rendering import REF, small
-from worker.ranks.messages import Cancel, Done, Failed, Step, Stopped
+from worker.ranks.messages import Cancel, Done, Failed, Probe, Probed, Step, Stopped
 
 EAGER = CachePolicy(warmup=1, rdt=0.14, mc=-1, min_steps=0)
 CACHED = CachePolicies(high=EAGER, low=EAGER)
@@ -167,3 +167,12 @@ def test_two_groups_at_once_do_not_disturb_each_other(groups, models, tmp_path, 
         assert made[0] != made[1]
     finally:
         other.end()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_pass_their_self_test_together(groups, count):
+    group = groups(count)
+
+    group.say(Probe())
+
+    assert [one.hear(Probed).rank for one in group] == list(range(count))

@@ -13,7 +13,8 @@ from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from tests.farm.conftest import is_alive
-from worker.ranks.group import Layout, RankFault, RankGroup, RankStopped
+from worker.ranks.faults import RankFault, RankStopped
+from worker.ranks.group import Layout, RankGroup
 from worker.ranks.messages import Done, Generate, Load, PhaseBegan, Step
 
 MODEL = "wan-tiny-t2v"

@@ -26,6 +26,7 @@ from worker.engine.parallel.sequence import SelfAttention, Sequence
 from worker.engine.parallel.shares import Shares
 
 _CPU: Final = "cpu"
+_PROBE: Final = 512  # rows of what a self-test multiplies
 
 
 class Engine:
@@ -142,6 +143,20 @@ class Engine:
     def stand_by(self, plan: ParallelPlan) -> None:
         """Take no part in a job of this plan, but meet the others where it joins ranks."""
         self._ranks.mesh(plan)
+
+    def probe(self) -> None:
+        """Compute something whose result is known, and reach the other ranks.
+
+        Raises:
+            EngineFault: kind `cuda_error` or `collective`, with what is wrong.
+        """
+        numbers = torch.arange(_PROBE**2, device=self._device).view(_PROBE, _PROBE) % 7
+        product = numbers.float() @ numbers.float().T
+        right = numbers.cpu().float() @ numbers.cpu().float().T  # small whole numbers: exact
+        if not product.cpu().equal(right):
+            message = f"{self.device_name} computed a wrong product in its self-test."
+            raise EngineFault(FailureKind.CUDA_ERROR, message)
+        self._ranks.reach(self._device)
 
     def close(self) -> None:
         """Leave the group and the device."""

@@ -10,6 +10,7 @@ Any class can be the engine, named by `--engine module:Class`. It offers
   0 what closes the file while the next job renders, None on the others; raises `Cancelled` when
   `hooks.word()` said so;
 * `stand_by(plan: ParallelPlan) -> None`, called on the other ranks;
+* `probe() -> None`: compute something on the device and reach the other ranks;
 * `close() -> None`: leave the group.
 
 All of them may raise `EngineFault`; anything else is reported under the kind `fault_of` finds.
@@ -57,6 +58,8 @@ from worker.ranks.messages import (
     Loaded,
     Lora,
     PhaseBegan,
+    Probe,
+    Probed,
     Released,
     Saved,
     Step,
@@ -79,7 +82,7 @@ class Wire:
         self._sending = threading.Lock()
         self._cancel: Cancel | None = None
         self._leaving = False
-        self.commands: SimpleQueue[Load | Generate | Stop] = SimpleQueue()
+        self.commands: SimpleQueue[Load | Generate | Probe | Stop] = SimpleQueue()
 
     def send(self, message: Value) -> None:
         """Tell the parent; without a parent the process ends."""
@@ -158,8 +161,11 @@ class Rank:
             )
         )
 
-    def _obey(self, command: Load | Generate) -> None:
+    def _obey(self, command: Load | Generate | Probe) -> None:
         match command:
+            case Probe():
+                self._engine.probe()
+                self._wire.send(Probed(rank=self._seat.rank))
             case Load():
                 began = time.monotonic()
                 self._engine.load(Path(command.directory), command.plan, command.build)

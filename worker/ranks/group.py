@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from multiprocessing import connection as mp
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import FailureKind
+from worker.ranks.faults import RankFault, RankStopped
 from worker.ranks.messages import (
     FROM_RANK,
     Beat,
@@ -28,6 +29,9 @@ from worker.ranks.messages import (
     Load,
     Loaded,
     PhaseBegan,
+    Probe,
+    Probed,
+    RankWord,
     Released,
     Saved,
     Step,
@@ -37,31 +41,13 @@ from worker.ranks.messages import (
 
 _SILENT_S: Final = 15.0  # ranks beat each second from a thread of their own
 _STOP_GRACE_S: Final = 10.0  # beyond two steps
+_PROBE_S: Final = 60.0
 _LEAVE_S: Final = 10.0
 _POLL_S: Final = 1.0
 
-Message = Hello | Loaded | Step | PhaseBegan | Saved | Beat | Released | Done | Stopped | Failed
+Answer = TypeVar("Answer", Loaded, Probed)
 Progress = Step | PhaseBegan | Saved
 Job = tuple[str, int]  # a video's id and the attempt
-
-
-class RankFault(Exception):
-    """The ranks could not do what was asked; says why, and whether they must be started anew."""
-
-    def __init__(self, failure: JobFailure, trace: str = "") -> None:
-        """Keep the failure, and where in a rank it came from if nobody foresaw it."""
-        super().__init__(failure.message)
-        self.failure = failure
-        self.trace = trace
-
-
-class RankStopped(Exception):
-    """The job was stopped as asked, after so many steps."""
-
-    def __init__(self, step: int) -> None:
-        """Keep the number of finished steps."""
-        super().__init__(f"stopped after step {step}")
-        self.step = step
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +122,29 @@ class RankGroup:
         Raises:
             RankFault: with the rank's own reason.
         """
+        late = f"Loading {command.model} took too long."
+        loaded = self._all_answer(command, Loaded, self._layout.load_s, late)
+        return max(message.seconds for message in loaded)
+
+    def probe(self) -> None:
+        """Have all ranks try their devices and each other.
+
+        Raises:
+            RankFault: with what is wrong.
+        """
+        self._all_answer(Probe(), Probed, _PROBE_S, "The ranks did not end their self-test.")
+
+    def _all_answer(
+        self, command: Load | Probe, kind: type[Answer], within_s: float, late: str
+    ) -> list[Answer]:
+        """Tell all ranks, and hear each one's answer."""
         self._tell_all(command.model_dump_json())
-        loaded: dict[int, Loaded] = {}
-        deadline = time.monotonic() + self._layout.load_s
-        while len(loaded) < self._layout.ranks:
-            self._refuse_late(deadline, f"Loading {command.model} took too long.")
-            heard = ((i, word) for i, word in self.receive() if isinstance(word, Loaded))
-            loaded.update((i, word) for i, word in heard if word.model == command.model)
-        return max(message.seconds for message in loaded.values())
+        answers: dict[int, Answer] = {}
+        deadline = time.monotonic() + within_s
+        while len(answers) < self._layout.ranks:
+            self._refuse_late(deadline, late)
+            answers |= {i: word for i, word in self.receive() if isinstance(word, kind)}
+        return [*answers.values()]
 
     def generate(self, command: Generate, on_progress: Callable[[Progress], None]) -> Future[Done]:
         """Render one video until the devices are free for the next.
@@ -258,9 +259,9 @@ class RankGroup:
         except OSError:
             self._bury(index)
 
-    def receive(self) -> list[tuple[int, Message]]:
+    def receive(self) -> list[tuple[int, RankWord]]:
         pipes = {rank.pipe: index for index, rank in enumerate(self._ranks)}
-        heard: list[tuple[int, Message]] = []
+        heard: list[tuple[int, RankWord]] = []
         for ready in mp.wait([*pipes, self._wake_in], timeout=_POLL_S):
             if ready is self._wake_in:
                 self._wake_in.recv_bytes()
@@ -270,7 +271,7 @@ class RankGroup:
         self._refuse_silent()
         return [(index, message) for index, message in heard if not isinstance(message, Beat)]
 
-    def _read(self, index: int) -> Message:
+    def _read(self, index: int) -> RankWord:
         rank = self._ranks[index]
         try:
             content = rank.pipe.recv_bytes()
@@ -352,7 +353,7 @@ class _Watch:
                 return  # nothing of this job comes after it but its file
             self._refuse_hang()
 
-    def _hear(self, message: Message) -> bool:
+    def _hear(self, message: RankWord) -> bool:
         match message:
             case Step() | PhaseBegan() | Saved() if self._is_ours(message):
                 self._worked_at = time.monotonic()

@@ -57,6 +57,12 @@ class Cancel(Value):
     save: bool = False  # save the latents first: another attempt goes on from there
 
 
+class Probe(Value):
+    """Try the device and the way to the other ranks."""
+
+    type: Literal["probe"] = "probe"
+
+
 class Stop(Value):
     """Leave politely."""
 
@@ -84,6 +90,13 @@ class Loaded(Value):
     rank: int
     model: str
     seconds: float
+
+
+class Probed(Value):
+    """The device computes rightly, and the other ranks are reached."""
+
+    type: Literal["probed"] = "probed"
+    rank: int
 
 
 class Step(Value):
@@ -167,12 +180,9 @@ class Failed(Value):
     attempt: int | None = None
 
 
-ToRank = Annotated[Load | Generate | Cancel | Stop, Field(discriminator="type")]
-FromRank = Annotated[
-    Hello | Loaded | Step | PhaseBegan | Saved | Beat | Released | Done | Stopped | Failed,
-    Field(discriminator="type"),
-]
-TO_RANK: TypeAdapter[Load | Generate | Cancel | Stop] = TypeAdapter(ToRank)
-FROM_RANK: TypeAdapter[
-    Hello | Loaded | Step | PhaseBegan | Saved | Beat | Released | Done | Stopped | Failed
-] = TypeAdapter(FromRank)
+ParentWord = Load | Generate | Cancel | Probe | Stop
+RankWord = (
+    Hello | Loaded | Probed | Step | PhaseBegan | Saved | Beat | Released | Done | Stopped | Failed
+)
+TO_RANK: TypeAdapter[ParentWord] = TypeAdapter(Annotated[ParentWord, Field(discriminator="type")])
+FROM_RANK: TypeAdapter[RankWord] = TypeAdapter(Annotated[RankWord, Field(discriminator="type")])

@@ -75,6 +75,19 @@ class Ranks:
         seat = self._seat
         return Shares(seat.rank, seat.ranks) if seat.ranks > 1 else None
 
+    def reach(self, device: torch.device) -> None:
+        """Add up a one from each rank, on the device; every rank must call it.
+
+        Raises:
+            EngineFault: kind `collective`, when the sum is another.
+        """
+        ones = torch.ones(1, device=device)
+        if self._groups:
+            dist.all_reduce(ones)
+        if ones.item() != self._seat.ranks:
+            message = f"{self._seat.ranks} ranks added up to {ones.item():g} in a self-test."
+            raise EngineFault(FailureKind.COLLECTIVE, message)
+
     def leave(self) -> None:
         """Take the group down; harmless when there is none."""
         if self._groups:
