@@ -29,7 +29,7 @@ VERBS: Final = MappingProxyType(
         "remix": ("videos", "Make a video again, with changes."),
         "download": ("videos", "Save a finished video."),
         "rm": ("videos", "Delete videos."),
-        "groups": ("operate", "Look at the GPU groups."),
+        "groups": ("operate", "Look at the GPU groups, drain and resume them."),
         "queue": ("operate", "Look at the queue."),
         "keys": ("operate", "Make, list and revoke API keys."),
         "models": ("operate", "Look at the models."),

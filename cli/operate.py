@@ -18,7 +18,7 @@ _MODEL_COLUMNS: Final = ("id", "task", "size", "frames", "fps", "steps", "groups
 
 @click.group()
 def groups() -> None:
-    """Look at the GPU groups."""
+    """Look at the GPU groups, drain and resume them."""
 
 
 @groups.command("ls")
@@ -29,6 +29,32 @@ def groups_ls(session: Session) -> int:
     session.screen.rows(found, _GROUP_COLUMNS, _group_cells)
     if not found:
         session.screen.note("No group has been here. Start one: wanfarm worker run")
+    return Exit.OK
+
+
+@groups.command("drain")
+@click.argument("name")
+@click.option("--requeue", is_flag=True, help="Put its video back too, at the next step.")
+@click.option("--reason", help="For people.")
+@farm_verb
+def groups_drain(session: Session, name: str, *, requeue: bool, reason: str | None) -> int:
+    """Have a group take no other video, also after a restart, until it is resumed."""
+    body: dict[str, object] = {"mode": "requeue" if requeue else "finish", "reason": reason}
+    return _group_after(session, Ask("POST", f"/v1/groups/{name}/drain", body))
+
+
+@groups.command("resume")
+@click.argument("name")
+@farm_verb
+def groups_resume(session: Session, name: str) -> int:
+    """Let a group take videos again."""
+    return _group_after(session, Ask("POST", f"/v1/groups/{name}/resume", {}))
+
+
+def _group_after(session: Session, ask: Ask) -> int:
+    group = session.api.ask(ask)
+    told = f"{group['name']}  {group['state']}, {'drains' if group['drain'] else 'takes videos'}"
+    session.screen.object(group, [told], short=group["name"])
     return Exit.OK
 
 

@@ -79,7 +79,7 @@ def _serve(farm: Farm, lock: int) -> int:
     )
     ranks = group_of(settings, lock)
     runner = Runner(farm, identity, ranks, checkpoints)
-    keeper = Keeper(farm, identity, runner.reading)
+    keeper = Keeper(farm, identity, runner.reading, runner.obey)
     runner.watched_by(keeper)
     groups.register(farm, identity)
     lifecycle.take_over(farm, settings.group)

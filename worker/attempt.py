@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from structlog.typing import FilteringBoundLogger
 
 from shared.jobs import lifecycle, running
-from shared.jobs.groups import Identity, Reading
+from shared.jobs.groups import Identity, Reading, Wish
 from shared.jobs.ledger import Values
-from shared.jobs.removal import drop_saved, image_key, saved_key
+from shared.jobs.removal import drop_saved, saved_key
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
@@ -29,9 +29,10 @@ from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import GroupState, Phase
 from worker.finisher import adopt, finish
 from worker.health import Health
-from worker.inputs import adapters_of, pattern_of
+from worker.inputs import adapters_of, image_of, pattern_of
 from worker.keeper import Keeper
-from worker.layout import build_of, expected, lay_out, made_by
+from worker.layout import build_of, devices_of, expected, lay_out, made_by
+from worker.orders import Orders
 from worker.progress import Reporter
 from worker.ranks.faults import RankFault, RankStopped
 from worker.ranks.group import Job, Progress, RankGroup
@@ -69,8 +70,7 @@ class Runner:
         self._checkpoints = checkpoints
         self._keeper: Keeper | None = None
         self._turn = threading.Lock()
-        self._leaving = threading.Event()
-        self._handing_back = threading.Event()
+        self._orders = Orders()
         self._condition = GroupState.STARTING
         self._warm: str | None = None
         self._job: Job | None = None  # what the ranks render
@@ -86,21 +86,20 @@ class Runner:
     def reading(self) -> Reading:
         """Tell how the group is, for its heartbeat."""
         hellos = self._ranks.hellos
-        memory = self._ranks.memory_bytes
-        devices = [
-            {"rank": h.rank, "pid": h.pid, "device": h.device, "memory_bytes": used}
-            | {"memory_total_bytes": h.memory_total_bytes}
-            for h, used in zip(hellos, memory, strict=False)
-        ]
-        leaving = self._leaving.is_set()
         return Reading(
-            condition=GroupState.DRAINING if leaving else self._condition,
+            condition=self._shown(),
             warm_model=self._warm if self._ranks.alive else None,
             video_id=self._job[0] if self._job else None,
-            devices=devices,
+            devices=devices_of(self._ranks),
             software=hellos[0].software if hellos else {},
             problem=self._problem,
         )
+
+    def _shown(self) -> GroupState:
+        if self._orders.takes_jobs:
+            return self._condition
+        idle = self._job is None and not self._orders.leaving
+        return GroupState.DRAINED if idle else GroupState.DRAINING
 
     def warm_up(self) -> None:
         """Start the ranks and load the first model, before there is a job."""
@@ -118,7 +117,7 @@ class Runner:
         """
         taken = 0
         with self._turn:
-            while not self._leaving.is_set() and self._healthy() and self._standing():
+            while self._orders.takes_jobs and self._healthy() and self._standing():
                 try:
                     ran = self._run_one()
                 except SQLAlchemyError:
@@ -144,13 +143,22 @@ class Runner:
 
     def leave(self) -> None:
         """Take no other job; `hand_back` ends the one that runs."""
-        self._leaving.set()
+        self._orders.leaving = True
 
     def hand_back(self) -> None:
         """Stop the running job at its next step, with its latents saved; put it back, uncharged."""
-        self._handing_back.set()  # first: a job that is just being claimed looks here
-        if self._job:
-            self._ranks.cancel(self._job, _DRAINED, save=True)
+        self._orders.handing_back = True  # first: a job that is just being claimed looks here
+        self._give_up_job()
+
+    def obey(self, wish: Wish) -> None:
+        """Take jobs or not, as people want it by now."""
+        self._orders.drain = wish.drain
+        if not self._orders.keeps_its_job:
+            self._give_up_job()
+
+    def _give_up_job(self) -> None:
+        if job := self._job:
+            self._ranks.cancel(job, _DRAINED, save=True)
 
     def _listen(self) -> bool:
         """Hear of files that the ranks still close; False when there are none."""
@@ -212,8 +220,8 @@ class Runner:
             return False
         assert self._keeper is not None
         job = self._job = (claimed.fence.video_id, claimed.fence.attempt)
-        if self._handing_back.is_set():
-            self._ranks.cancel(job, _DRAINED, save=True)
+        if not self._orders.keeps_its_job:
+            self._give_up_job()
         self._keeper.hold(claimed, sent_at, partial(self._ranks.cancel, job))
         self._log_of(claimed).info("attempt.claimed", model=claimed.spec.model)
         rendered = None
@@ -309,7 +317,7 @@ class Runner:
             attempt=fence.attempt,
             spec=spec,
             plan=layout,
-            image=self._image(spec),
+            image=image_of(spec, self._farm.storage),
             out=str(scratch / "video.mp4"),
             loras=adapters_of(spec, self._farm.loras),
             resume=str(saved) if saved else None,
@@ -356,15 +364,6 @@ class Runner:
             return None
         path = self._farm.storage.path(claimed.checkpoint["key"])
         return path if path.is_file() else None
-
-    def _image(self, spec: GenerationSpec) -> str | None:
-        if spec.image is None:
-            return None
-        path = self._farm.storage.path(image_key(spec.image.sha256))
-        if not path.is_file():
-            message = "The input image is no longer stored. Submit it again."
-            raise RankFault(JobFailure(FailureKind.BAD_INPUT, message))
-        return str(path)
 
     def _went_wrong(
         self, claimed: lifecycle.Claim, fault: RankFault | RankStopped | OSError

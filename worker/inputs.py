@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+from shared.jobs.removal import image_key
 from shared.machinery.headers import header_of
 from shared.machinery.loras import Loras
+from shared.machinery.storage import LocalStorage
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from worker.engine.result import Pattern
@@ -39,3 +41,18 @@ def pattern_of(latents: Path | None) -> Pattern:
         return json.loads(header_of(latents)["__metadata__"]["pattern"])
     except (OSError, ValueError, TypeError, KeyError):
         return {}
+
+
+def image_of(spec: GenerationSpec, storage: LocalStorage) -> str | None:
+    """Find the input image of a request.
+
+    Raises:
+        RankFault: of kind `bad_input`, when it is no longer stored.
+    """
+    if spec.image is None:
+        return None
+    path = storage.path(image_key(spec.image.sha256))
+    if not path.is_file():
+        message = "The input image is no longer stored. Submit it again."
+        raise RankFault(JobFailure(FailureKind.BAD_INPUT, message))
+    return str(path)

@@ -41,13 +41,18 @@ class Keeper(threading.Thread):
     """Tells the farm that the group lives, and the group what the farm wants."""
 
     def __init__(
-        self, farm: Farm, identity: groups.Identity, reading: Callable[[], groups.Reading]
+        self,
+        farm: Farm,
+        identity: groups.Identity,
+        reading: Callable[[], groups.Reading],
+        obey: Callable[[groups.Wish], None],
     ) -> None:
-        """Take what to tell; `start()` begins."""
+        """Take what to tell, and whom to tell what people want; `start()` begins."""
         super().__init__(name="keeper", daemon=True)
         self._farm = farm
         self._identity = identity
         self._reading = reading
+        self._obey = obey
         self._log = logger(group=identity.name)
         self._lock = threading.Lock()
         self._held: dict[Fence, _Held] = {}
@@ -98,6 +103,8 @@ class Keeper(threading.Thread):
                 self._beat()
                 due = time.monotonic() + self._farm.settings.heartbeat_s
             nudge = nudges.next(min(0.5, self._farm.settings.heartbeat_s))
+            if nudge and nudge.get("group") == self._identity.name:
+                due = 0.0  # the next beat brings back what is wanted
             for held in self._all_held():
                 if nudge and nudge.get("cancel") == held.fence.video_id:
                     self._renew(held)
@@ -115,9 +122,12 @@ class Keeper(threading.Thread):
         reading = self._reading()
         self._told = (reading.condition, reading.video_id)
         try:
-            if not groups.beat(self._farm, self._identity, reading):
+            wish = groups.beat(self._farm, self._identity, reading)
+            if wish is None:
                 self._log.warning("heartbeat.unknown")
                 groups.register(self._farm, self._identity)
+            else:
+                self._obey(wish)
         except SQLAlchemyError as err:
             self._log.warning("heartbeat.failed", error=type(err).__name__)
 

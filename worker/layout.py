@@ -101,3 +101,17 @@ def expected(model: Model, settings: Settings, ranks: Sequence[Hello]) -> Parall
     except RankFault:
         layout = plan(spec, settings.ranks, degrees_of(settings.parallel))
         return layout.model_copy(update={"residency": LADDER[-1]})
+
+
+def devices_of(ranks: RankGroup) -> list[Values]:
+    """What a group's heartbeat says of each rank's device."""
+    return [
+        {
+            "rank": hello.rank,
+            "pid": hello.pid,
+            "device": hello.device,
+            "memory_bytes": used,
+            "memory_total_bytes": hello.memory_total_bytes,
+        }
+        for hello, used in zip(ranks.hellos, ranks.memory_bytes, strict=False)
+    ]

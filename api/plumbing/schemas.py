@@ -263,6 +263,8 @@ class GroupObject(Shape):
     gpus: list[Json]
     software: Json
     problem: str | None
+    drain: str | None
+    drain_reason: str | None
     started_at: int
     last_heartbeat_at: int
 

@@ -1,16 +1,18 @@
 """The farm itself: its groups and its queue."""
 
-from typing import Final
+from typing import Annotated, Final
 
 from flask import Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.plumbing.registry import Call, NoQuery, Route, endpoint
+from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
 from api.plumbing.schemas import GroupList, GroupObject, QueueObject
 from api.plumbing.wire import json_response
 from api.presenters import unix
 from shared.jobs import groups, queries
 from shared.jobs.ledger import Values
+from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
 
 
@@ -43,6 +45,62 @@ def list_groups(call: Call[NoQuery]) -> Response:
 )
 def retrieve_group(call: Call[NoQuery]) -> Response:
     """Show one group."""
+    return _shown(call)
+
+
+class DrainRequest(BaseModel):
+    """How a group is to stop."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: groups.DrainMode = Field(
+        default="finish",
+        description="Finish the running video, or put it back at its next step, latents saved.",
+    )
+    reason: Annotated[str, Field(max_length=300)] | None = Field(
+        default=None, description="For people."
+    )
+
+
+@endpoint(
+    Route(
+        method="POST",
+        path="/v1/groups/{name}/drain",
+        scope="admin",
+        summary="Have a GPU group take no other video.",
+        query=NoQuery,
+        body=DrainRequest,
+        returns=GroupObject,
+        errors=("group_not_found",),
+    )
+)
+def drain(call: Call[NoQuery]) -> Response:
+    """Keep a group from new videos, across its restarts, until it is resumed."""
+    asked = small_body(DrainRequest)
+    groups.drain(farm(), call.path["name"], asked.mode, asked.reason)
+    logger().info("group.drain", group=call.path["name"][:60], by=call.caller.key_id)
+    return _shown(call)
+
+
+@endpoint(
+    Route(
+        method="POST",
+        path="/v1/groups/{name}/resume",
+        scope="admin",
+        summary="Let a GPU group take videos again.",
+        query=NoQuery,
+        returns=GroupObject,
+        errors=("group_not_found",),
+    )
+)
+def resume(call: Call[NoQuery]) -> Response:
+    """End a drain."""
+    groups.resume(farm(), call.path["name"])
+    logger().info("group.resume", group=call.path["name"][:60], by=call.caller.key_id)
+    return _shown(call)
+
+
+def _shown(call: Call[NoQuery]) -> Response:
     name = call.path["name"]
     for row in groups.all_groups(farm()):
         if row["name"] == name:
@@ -99,9 +157,11 @@ def _group(row: Values, *, sees_all: bool) -> GroupObject:
         gpus=row["devices"],
         software=row["software"],
         problem=row["problem"],
+        drain=row["drain"],
+        drain_reason=row["drain_reason"],
         started_at=started,
         last_heartbeat_at=beat,
     )
 
 
-ENDPOINTS: Final = (list_groups, retrieve_group, queue)
+ENDPOINTS: Final = (list_groups, retrieve_group, drain, resume, queue)

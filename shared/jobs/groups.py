@@ -1,15 +1,18 @@
 """GPU groups as their parents tell them: register, heartbeat, and what others read."""
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.jobs.ledger import Values, in_seconds
 from shared.machinery.farm import Farm
+from shared.machinery.feed import NUDGES
 from shared.machinery.tables import GpuGroup
 from shared.vocabulary.states import GroupState
+
+DrainMode = Literal["finish", "requeue"]
 
 SILENT_S: Final = 30  # a group is down when its heartbeat is older
 _FORGOTTEN_S: Final = 86_400  # a group that is down is shown for a day
@@ -61,8 +64,15 @@ def register(farm: Farm, identity: Identity) -> None:
         db.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
 
 
-def beat(farm: Farm, identity: Identity, reading: Reading) -> bool:
-    """Say that a parent lives and what it does; False when another life has taken its name."""
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What people want of a group."""
+
+    drain: DrainMode | None
+
+
+def beat(farm: Farm, identity: Identity, reading: Reading) -> Wish | None:
+    """Say that a parent lives and what it does; None when another life has taken its name."""
     mine = (GpuGroup.name == identity.name, GpuGroup.incarnation == identity.incarnation)
     statement = (
         update(GpuGroup)
@@ -76,9 +86,35 @@ def beat(farm: Farm, identity: Identity, reading: Reading) -> bool:
             problem=reading.problem,
             heartbeat_at=func.now(),
         )
+        .returning(GpuGroup.drain)
     )
     with farm.db.connect() as db:
-        return db.execute(statement).rowcount == 1
+        row = db.execute(statement).first()
+    return Wish(cast(DrainMode | None, row[0])) if row else None
+
+
+def drain(farm: Farm, name: str, mode: DrainMode, reason: str | None = None) -> bool:
+    """Ask a group to take no other job, across its restarts; tells whether there is one.
+
+    Args:
+        farm: the handles.
+        name: of the group.
+        mode: `finish` the job it has, or `requeue` it at its next step, with its latents saved.
+        reason: for people.
+    """
+    return _wish(farm, name, drain=mode, drain_reason=reason)
+
+
+def resume(farm: Farm, name: str) -> bool:
+    """Let a drained group take jobs again; tells whether there is one."""
+    return _wish(farm, name, drain=None, drain_reason=None)
+
+
+def _wish(farm: Farm, name: str, **values: str | None) -> bool:
+    with farm.db.connect() as db:
+        known = db.execute(update(GpuGroup).where(GpuGroup.name == name).values(**values)).rowcount
+    farm.feed.publish(NUDGES, {"group": name})
+    return bool(known)
 
 
 def leave(farm: Farm, identity: Identity) -> None:

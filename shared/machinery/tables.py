@@ -226,6 +226,8 @@ class GpuGroup(Base):
     devices: Mapped[list[dict[str, Any]]] = mapped_column(default=list)  # per rank, newest reading
     software: Mapped[dict[str, Any]] = mapped_column(default=dict)
     problem: Mapped[str | None]  # why it is not idle or busy
+    drain: Mapped[str | None] = mapped_column(String(8))  # finish or requeue, until resumed
+    drain_reason: Mapped[str | None] = mapped_column(String(300))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

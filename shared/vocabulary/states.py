@@ -61,6 +61,7 @@ class GroupState(StrEnum):
     IDLE = "idle"
     BUSY = "busy"
     DRAINING = "draining"  # finishes its job, takes no other
+    DRAINED = "drained"  # has no job and takes none, until it is resumed
     DOWN = "down"
 
     @property
@@ -76,6 +77,7 @@ _GROUP_GLYPHS: Final = MappingProxyType(
         GroupState.IDLE: "○",
         GroupState.BUSY: "●",
         GroupState.DRAINING: "◐",
+        GroupState.DRAINED: "◌",
         GroupState.DOWN: "!",
     }
 )

@@ -27,6 +27,15 @@ def test_groups_are_listed_with_their_state(wanfarm):
     assert json.loads(wanfarm("groups", "ls", "--json").out)["object"] == "group"
 
 
+@pytest.mark.usefixtures("group")
+def test_a_group_is_drained_and_resumed(wanfarm):
+    assert wanfarm("groups", "drain", "g0", "--requeue").out.rstrip().endswith("drains")
+    assert json.loads(wanfarm("groups", "ls", "--json").out)["drain"] == "requeue"
+
+    assert wanfarm("groups", "resume", "g0").out.rstrip().endswith("takes videos")
+    assert "There is no group 'g9'" in wanfarm("groups", "drain", "g9").err
+
+
 def test_without_groups_the_way_to_one_is_shown(wanfarm):
     said = wanfarm("groups", "ls")
 

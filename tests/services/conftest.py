@@ -21,7 +21,7 @@ class Parent:
         layout = Layout(1, "cpu", engine, 30, 30, hang_s=3)
         self.ranks = RankGroup(layout)
         self.runner = Runner(farm, ME, self.ranks, {MODEL: checkpoint})
-        self.keeper = Keeper(farm, ME, self.runner.reading)
+        self.keeper = Keeper(farm, ME, self.runner.reading, self.runner.obey)
         self.runner.watched_by(self.keeper)
         self.thread = threading.Thread(target=self.work)
         groups.register(farm, ME)

@@ -36,7 +36,7 @@ def test_a_new_group_is_starting(farm):
 def test_a_heartbeat_brings_what_the_group_does(farm):
     groups.register(farm, ME)
 
-    assert groups.beat(farm, ME, BUSY) is True
+    assert groups.beat(farm, ME, BUSY) == groups.Wish(None)
 
     group = only(farm)
     assert (group["state"], group["warm_model"]) == (GroupState.BUSY, MODEL)
@@ -78,7 +78,7 @@ def test_an_earlier_life_can_neither_speak_nor_leave_for_the_new_one(farm):
     groups.register(farm, ME)
     groups.register(farm, replace(ME, incarnation="life-2"))
 
-    assert groups.beat(farm, ME, BUSY) is False
+    assert groups.beat(farm, ME, BUSY) is None
     groups.leave(farm, ME)
 
     assert only(farm)["state"] is GroupState.STARTING

@@ -1,0 +1,38 @@
+"""Groups over HTTP: drained and resumed by admins."""
+
+import pytest
+
+from shared.jobs import groups
+from shared.jobs.groups import Identity
+
+
+@pytest.fixture
+def group(farm) -> str:
+    groups.register(farm, Identity("g0", "life", "host", 4, "cuda", ("wan-tiny-t2v",)))
+    return "/v1/groups/g0"
+
+
+def test_a_group_is_drained_and_resumed(admin, group):
+    drained = admin.post(f"{group}/drain", json={"mode": "requeue", "reason": "new driver"})
+    assert drained.status_code == 200
+    assert (drained.json["drain"], drained.json["drain_reason"]) == ("requeue", "new driver")
+    assert admin.post(f"{group}/drain", json={}).json["drain"] == "finish"
+
+    assert admin.post(f"{group}/resume").json["drain"] is None
+    assert admin.get(group).json["drain"] is None
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("/v1/groups/g0/drain", {"mode": "now"}, 400, "mode"),
+        ("/v1/groups/g0/drain", {"when": "now"}, 400, "when"),
+        ("/v1/groups/g9/drain", {}, 404, None),
+        ("/v1/groups/g9/resume", {}, 404, None),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(admin, path, body, status, param):
+    answer = admin.post(path, json=body)
+
+    assert (answer.status_code, answer.json["error"]["param"]) == (status, param)
