@@ -30,7 +30,7 @@ VERBS: Final = MappingProxyType(
         "download": ("videos", "Save a finished video."),
         "rm": ("videos", "Delete videos."),
         "groups": ("operate", "Look at the GPU groups, drain and resume them."),
-        "queue": ("operate", "Look at the queue."),
+        "queue": ("operate", "Look at the queue, pause and resume it."),
         "keys": ("operate", "Make, list and revoke API keys."),
         "models": ("operate", "Look at the models."),
         "openapi": ("operate", "Print the OpenAPI document."),

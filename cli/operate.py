@@ -60,7 +60,42 @@ def _group_after(session: Session, ask: Ask) -> int:
 
 @click.group()
 def queue() -> None:
-    """Look at the queue."""
+    """Look at the queue, pause and resume it."""
+
+
+@queue.command("pause")
+@click.option("--intake", is_flag=True, help="Refuse new videos.")
+@click.option("--dispatch", is_flag=True, help="Start none; this alone if nothing is said.")
+@click.option("--reason", help="For people; senders of refused videos read it too.")
+@farm_verb
+def queue_pause(session: Session, *, intake: bool, dispatch: bool, reason: str | None) -> int:
+    """Take no new videos, or start none; what runs goes on."""
+    body: dict[str, object] = {"what": _doors(intake=intake, dispatch=dispatch), "reason": reason}
+    return _queue_after(session, Ask("POST", "/v1/queue/pause", body))
+
+
+@queue.command("resume")
+@click.option("--intake", is_flag=True, help="Take new videos again.")
+@click.option("--dispatch", is_flag=True, help="Start videos again.")
+@farm_verb
+def queue_resume(session: Session, *, intake: bool, dispatch: bool) -> int:
+    """Let videos pass again: both ways if nothing is said."""
+    what = _doors(intake=intake, dispatch=dispatch) if intake or dispatch else "both"
+    return _queue_after(session, Ask("POST", "/v1/queue/resume", {"what": what}))
+
+
+def _doors(*, intake: bool, dispatch: bool) -> str:
+    if intake:
+        return "both" if dispatch else "intake"
+    return "dispatch"
+
+
+def _queue_after(session: Session, ask: Ask) -> int:
+    found = session.api.ask(ask)
+    closed = [f"{one['what']} paused by {one['by']}" for one in found["paused"]]
+    told = closed or ["nothing is paused"]
+    session.screen.object(found, told, short="\n".join(told))
+    return Exit.OK
 
 
 @queue.command("status")
@@ -73,6 +108,7 @@ def queue_status(session: Session) -> int:
     facts["run p50"] = render.seconds_text(found["run_p50_s"])
     facts["run p95"] = render.seconds_text(found["run_p95_s"])
     facts |= {f"limit {name}": value for name, value in found["limits"].items()}
+    facts |= {f"{one['what']} paused": one["reason"] or "yes" for one in found["paused"]}
     lines = [f"{name.replace('_', ' '):<14} {value}" for name, value in facts.items()]
     session.screen.object(found, lines, short=str(found["counts"]["queued"]))
     return Exit.OK

@@ -276,6 +276,15 @@ class GroupList(Shape):
     data: list[GroupObject]
 
 
+class PauseObject(Shape):
+    """A door of the queue that is closed."""
+
+    what: str
+    reason: str | None
+    by: str
+    at: int
+
+
 class QueueObject(Shape):
     """What waits and runs: for this tenant, or for an admin's whole farm."""
 
@@ -285,6 +294,7 @@ class QueueObject(Shape):
     run_p50_s: float | None
     run_p95_s: float | None
     limits: dict[str, int]
+    paused: list[PauseObject]
 
 
 class KeyObject(Shape):

@@ -1,16 +1,16 @@
 """The farm itself: its groups and its queue."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
-from api.plumbing.schemas import GroupList, GroupObject, QueueObject
+from api.plumbing.schemas import GroupList, GroupObject, PauseObject, QueueObject
 from api.plumbing.wire import json_response
 from api.presenters import unix
-from shared.jobs import groups, queries
+from shared.jobs import groups, pauses, queries
 from shared.jobs.ledger import Values
 from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
@@ -124,6 +124,66 @@ def _shown(call: Call[NoQuery]) -> Response:
 )
 def queue(call: Call[NoQuery]) -> Response:
     """Show the queue of the caller's tenant; an admin's is the whole farm's."""
+    return _queue(call)
+
+
+class PauseRequest(BaseModel):
+    """Which doors of the queue are meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    what: Literal["dispatch", "intake", "both"] = Field(
+        default="dispatch", description="`intake` refuses new videos, `dispatch` starts none."
+    )
+    reason: Annotated[str, Field(max_length=300)] | None = Field(
+        default=None, description="For people; a refused video's sender reads it too."
+    )
+
+    @property
+    def doors(self) -> tuple[pauses.Door, ...]:
+        """The doors by name."""
+        return pauses.DOORS if self.what == "both" else (self.what,)
+
+
+@endpoint(
+    Route(
+        method="POST",
+        path="/v1/queue/pause",
+        scope="admin",
+        summary="Take no new videos, or start none.",
+        query=NoQuery,
+        body=PauseRequest,
+        returns=QueueObject,
+    )
+)
+def pause(call: Call[NoQuery]) -> Response:
+    """Close doors of the queue; what runs goes on."""
+    asked = small_body(PauseRequest)
+    pauses.close(farm(), asked.doors, by=call.caller.key_name, reason=asked.reason)
+    logger().info("queue.pause", what=asked.what, by=call.caller.key_id)
+    return _queue(call)
+
+
+@endpoint(
+    Route(
+        method="POST",
+        path="/v1/queue/resume",
+        scope="admin",
+        summary="Let videos pass again.",
+        query=NoQuery,
+        body=PauseRequest,
+        returns=QueueObject,
+    )
+)
+def reopen(call: Call[NoQuery]) -> Response:
+    """Open doors of the queue."""
+    asked = small_body(PauseRequest)
+    pauses.reopen(farm(), asked.doors)
+    logger().info("queue.resume", what=asked.what, by=call.caller.key_id)
+    return _queue(call)
+
+
+def _queue(call: Call[NoQuery]) -> Response:
     board = queries.board(farm(), call.tenant)
     settings = farm().settings
     return json_response(
@@ -138,6 +198,15 @@ def queue(call: Call[NoQuery]) -> Response:
             run_p50_s=board.run_p50_s,
             run_p95_s=board.run_p95_s,
             limits={"per_key": settings.max_queued_per_key, "global": settings.max_queued},
+            paused=[
+                PauseObject(
+                    what=row["what"],
+                    reason=row["reason"],
+                    by=row["by"],
+                    at=int(row["at"].timestamp()),
+                )
+                for row in pauses.closed(farm())
+            ],
         )
     )
 
@@ -164,4 +233,4 @@ def _group(row: Values, *, sees_all: bool) -> GroupObject:
     )
 
 
-ENDPOINTS: Final = (list_groups, retrieve_group, drain, resume, queue)
+ENDPOINTS: Final = (list_groups, retrieve_group, drain, resume, queue, pause, reopen)

@@ -16,8 +16,6 @@ _PATHS: Final = (
     "GET /v1/videos/<video_id>/provenance",
     "GET /v1/videos/<video_id>/log",
     "GET /v1/events",
-    "POST /v1/queue/pause",
-    "POST /v1/queue/resume",
     "PATCH /v1/keys/<key_id>",
     "POST /v1/loras",
     "DELETE /v1/loras/<name>",

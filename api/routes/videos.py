@@ -23,8 +23,8 @@ from shared.vocabulary.states import VideoState
 
 _LAST_MOMENT: Final = 253_402_300_799
 _TAKING: Final = (
-    "invalid_value", "queue_full", "storage_full", "idempotency_key_reused", "image_too_large",
-    "priority_not_allowed",
+    "invalid_value", "intake_paused", "queue_full", "storage_full", "idempotency_key_reused",
+    "image_too_large", "priority_not_allowed",
 )  # fmt: skip
 
 

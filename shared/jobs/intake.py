@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Insert, String, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from shared.jobs import charges, groups
+from shared.jobs import charges, groups, pauses
 from shared.jobs.ledger import Values, in_seconds, publish
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Event, Idempotency, Video
@@ -55,11 +55,12 @@ def submit(farm: Farm, order: Order) -> Accepted:
     """Store a video as queued and ring for it.
 
     Raises:
-        WanfarmError: `queue_full`; `does_not_fit`, when it is too large for every group; or
-            `idempotency_key_reused` for another request.
+        WanfarmError: `intake_paused`; `queue_full`; `does_not_fit`, when it is too large for every
+            group; or `idempotency_key_reused` for another request.
     """
     if order.idempotency_key and (earlier := _replay(farm, order)):
         return earlier
+    pauses.refuse_intake(farm)
     _refuse_when_full(farm, order)
     _refuse_when_too_large(farm, order)
     video_id = new_id("video")

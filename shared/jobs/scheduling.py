@@ -29,6 +29,7 @@ _BEST: Final = """
                    AND (start_by IS NULL OR start_by > now())
                    AND (finish_by IS NULL OR finish_by > now())
                    AND (group_wanted IS NULL OR group_wanted = :group)
+                   AND NOT EXISTS (SELECT FROM pauses WHERE what = 'dispatch')
                  ORDER BY priority DESC, id
                  LIMIT 16) AS head
           ORDER BY place
@@ -50,6 +51,7 @@ SELECT known.model, least(count(*), :most) AS due
           AND run_after <= now()
           AND (start_by IS NULL OR start_by > now())
           AND (finish_by IS NULL OR finish_by > now())
+          AND NOT EXISTS (SELECT FROM pauses WHERE what = 'dispatch')
         LIMIT :most) AS waiting
  GROUP BY known.model
 """

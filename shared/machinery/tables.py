@@ -232,6 +232,17 @@ class GpuGroup(Base):
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Pause(Base):
+    """A door of the queue that somebody has closed."""
+
+    __tablename__ = "pauses"
+
+    what: Mapped[str] = mapped_column(String(8), primary_key=True)  # intake or dispatch
+    reason: Mapped[str | None] = mapped_column(String(300))
+    by: Mapped[str] = mapped_column(String(64))  # the name of the key
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Idempotency(Base):
     """Which object a client's Idempotency-Key made, and of what request."""
 

@@ -49,7 +49,7 @@ CODES: Final = MappingProxyType(
     | _codes(
         503,
         "server_error",
-        "not_ready database_unavailable storage_full too_many_streams",
+        "not_ready intake_paused database_unavailable storage_full too_many_streams",
         retryable=True,
     )
 )

@@ -1,4 +1,4 @@
-"""Groups over HTTP: drained and resumed by admins."""
+"""Groups and the queue over HTTP: drained, paused and resumed by admins."""
 
 import pytest
 
@@ -36,3 +36,20 @@ def test_what_cannot_be_done_is_refused_by_name(admin, path, body, status, param
     answer = admin.post(path, json=body)
 
     assert (answer.status_code, answer.json["error"]["param"]) == (status, param)
+
+
+def test_the_queue_is_paused_and_resumed(admin, api):
+    told = admin.post("/v1/queue/pause", json={"what": "both", "reason": "moving house"}).json
+    assert [one["what"] for one in told["paused"]] == ["dispatch", "intake"]
+    refused = api.post("/v1/videos", json={"prompt": "a paper boat"})
+    assert (refused.status_code, refused.json["error"]["code"]) == (503, "intake_paused")
+    assert refused.headers["Retry-After"] == "60"
+
+    told = admin.post("/v1/queue/resume", json={"what": "intake"}).json
+    assert [one["what"] for one in told["paused"]] == ["dispatch"]
+    assert api.make()["status"] == "queued"
+
+
+def test_only_admins_touch_the_farm(api, group):
+    for path in (f"{group}/drain", f"{group}/resume", "/v1/queue/pause", "/v1/queue/resume"):
+        assert api.post(path, json={}).status_code == 403, path

@@ -49,6 +49,18 @@ def test_queue_status_counts(wanfarm):
     assert json.loads(wanfarm("queue", "status", "--json").out)["counts"]["queued"] == 1
 
 
+def test_the_queue_is_paused_and_resumed(wanfarm):
+    assert "dispatch paused by test" in wanfarm("queue", "pause").out
+    wanfarm("queue", "pause", "--intake", "--reason", "moving house")
+    status = wanfarm("queue", "status").out
+    assert "intake paused" in status
+    assert "moving house" in status
+    assert wanfarm("submit", "a ball").code != 0
+
+    assert "nothing is paused" in wanfarm("queue", "resume").out
+    assert wanfarm("submit", "a ball").code == 0
+
+
 def test_a_key_is_made_used_listed_and_revoked(wanfarm):
     made = json.loads(wanfarm("keys", "create", "laptop", "--scope", "read", "--json").out)
     assert wanfarm("ls", key=made["key"]).code == 0

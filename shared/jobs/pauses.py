@@ -1,0 +1,53 @@
+"""The two doors of the queue, which people may close: intake and dispatch."""
+
+from typing import Final, Literal, get_args
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from shared.jobs.ledger import Values
+from shared.machinery.farm import Farm
+from shared.machinery.tables import Pause
+from shared.vocabulary.errors import WanfarmError
+
+Door = Literal["intake", "dispatch"]
+DOORS: Final[tuple[Door, ...]] = get_args(Door)
+
+
+def close(farm: Farm, doors: tuple[Door, ...], *, by: str, reason: str | None = None) -> None:
+    """Take nothing in, or start nothing, until it is opened again; what runs goes on."""
+    rows = [{"what": door, "by": by, "reason": reason} for door in doors]
+    statement = insert(Pause).values(rows)
+    newest = {name: statement.excluded[name] for name in ("by", "reason", "at")}
+    with farm.db.connect() as db:
+        db.execute(statement.on_conflict_do_update(index_elements=["what"], set_=newest))
+
+
+def reopen(farm: Farm, doors: tuple[Door, ...]) -> None:
+    """Let videos pass again; what waits is rung for by the next tick."""
+    with farm.db.connect() as db:
+        db.execute(delete(Pause).where(Pause.what.in_(doors)))
+
+
+def closed(farm: Farm) -> list[Values]:
+    """What is closed: `what`, `by`, `reason`, `at`."""
+    with farm.db.connect() as db:
+        rows = db.execute(select(*Pause.__table__.c).order_by(Pause.what)).mappings()
+        return [dict(row) for row in rows]
+
+
+def refuse_intake(farm: Farm) -> None:
+    """Raise when nothing is taken in.
+
+    Raises:
+        WanfarmError: `intake_paused`, with the reason.
+    """
+    for pause in closed(farm):
+        if pause["what"] == "intake":
+            why = f": {pause['reason']}" if pause["reason"] else ""
+            raise WanfarmError(
+                "intake_paused",
+                f"The farm takes no new videos at the moment{why}. Videos that it has taken are "
+                "kept. Retry in about a minute.",
+                retry_after_s=60,
+            )
