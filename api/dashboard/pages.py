@@ -14,7 +14,7 @@ from api.dashboard.views import GroupCard, Line, group_card, line
 from api.plumbing.auth import require
 from api.plumbing.links import base_url
 from api.plumbing.runtime import farm as farm_of_request
-from shared.jobs import groups, queries
+from shared.jobs import groups, pauses, queries
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.jobs.queries import Board
@@ -118,7 +118,7 @@ def _overview(caller: Caller) -> Overview:
         board=queries.board(farm, tenant),
         groups=[group_card(one, jobs) for one in known],
         recent=[line(row) for row in rows],
-        problems=_problems(known),
+        problems=[*_problems(known), *_closed_doors()],
     )
 
 
@@ -139,6 +139,16 @@ def _problems(known: list[Values]) -> list[str]:
     if len(down) == len(known):
         return ["No group is up. Jobs wait until one is."]
     return words
+
+
+def _closed_doors() -> list[str]:
+    """What somebody has paused."""
+    effects = {"intake": "New videos are refused", "dispatch": "No video is started"}
+    return [
+        f"{effects[one['what']]}: paused by {one['by']}"
+        + (f" ({one['reason']})." if one["reason"] else ".")
+        for one in pauses.closed(farm_of_request())
+    ]
 
 
 def _listing(caller: Caller) -> Listing:

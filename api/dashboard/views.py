@@ -22,6 +22,7 @@ _GROUP_CLASSES: Final = {
     GroupState.IDLE: "quiet",
     GroupState.BUSY: "run",
     GroupState.DRAINING: "warn",
+    GroupState.DRAINED: "warn",
     GroupState.DOWN: "bad",
 }
 PHASE_WORDS: Final = {

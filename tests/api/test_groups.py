@@ -3,7 +3,8 @@
 import pytest
 
 from shared.jobs import groups
-from shared.jobs.groups import Identity
+from shared.jobs.groups import Identity, Reading
+from shared.vocabulary.states import GroupState
 
 
 @pytest.fixture
@@ -53,3 +54,17 @@ def test_the_queue_is_paused_and_resumed(admin, api):
 def test_only_admins_touch_the_farm(api, group):
     for path in (f"{group}/drain", f"{group}/resume", "/v1/queue/pause", "/v1/queue/resume"):
         assert api.post(path, json={}).status_code == 403, path
+
+
+@pytest.mark.parametrize("state", GroupState)
+def test_the_overview_shows_each_state_of_a_group_and_what_is_paused(admin, farm, state):
+    life = Identity("g0", "life", "host", 4, "cuda", ("wan-tiny-t2v",))
+    groups.register(farm, life)
+    groups.beat(farm, life, Reading(state))
+    admin.post("/v1/queue/pause", json={"what": "both", "reason": "moving house"})
+
+    page = admin.get("/").text
+
+    assert state.value in page
+    assert "New videos are refused: paused by default-admin (moving house)." in page
+    assert "No video is started: paused by default-admin (moving house)." in page
