@@ -10,7 +10,7 @@ _ROOT: Final = Path(__file__).parents[1]
 _MEASURED: Final = _ROOT / "bench" / "measured"
 _BETWEEN: Final = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
 _COMPARED: Final = ("engine", "cached", "decode", "pair", "jobs-*")  # in this order
-_ALONE: Final = ("job",)
+_ALONE: Final = ("job", "service-*")
 _REFERENCES: Final = ("diffusers", "cache-dit", "1 rank")
 
 

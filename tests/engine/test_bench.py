@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bench import cache, job, jobs, pair
+from bench import cache, job, jobs, pair, service
 
 ON_CPU = ("--device", "cpu")
 
@@ -63,3 +63,14 @@ def test_policies_are_swept_beside_the_uncached_video(models, tmp_path):
     assert all(20 < psnr <= 99 for row in rows.values() for psnr in row["psnr_db"])
     assert all(0 < ssim <= 1 for row in rows.values() for ssim in row["ssim"])
     assert {row["right"] for row in rows.values()} == {0}  # random weights draw no scene
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_what_a_farm_adds_is_told_from_its_events(tmp_path):
+    words = ("--model", "wan-tiny-t2v", "--device", "cpu", "--videos", "1", "--steps", "2")
+
+    rows = {row["row"]: row["seconds"] for row in ran(service.main, tmp_path / "s.json", *words)}
+
+    assert len(rows) == 4
+    assert all(0 < seconds < 60 for seconds in rows.values())
