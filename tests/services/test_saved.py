@@ -146,7 +146,7 @@ def test_upkeep_removes_what_was_saved_of_videos_that_are_over_or_gone(farm):
         farm.storage.put_bytes(b"latents", f"checkpoints/{video_id}/1/{NAME}")
     lifecycle.complete(farm, over, RESULT, {})
 
-    done = upkeep.round_of_duties(farm)
+    done = upkeep.round_of_duties(farm, upkeep.DUTIES)
 
     assert done["checkpoints"] == 2
     assert set(farm.storage.names("checkpoints")) == {alive.video_id, waiting}
