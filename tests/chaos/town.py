@@ -74,7 +74,6 @@ class Town:
                 "LD_PRELOAD": str(_CLOCK),
                 "FAKETIME": clock,
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             }
         return spawn(Program(name=name, argv=argv, environment=known), log)
 
