@@ -34,25 +34,25 @@ def tables(folder: Path) -> str:
     lines = ["| what | ours | time | the reference | ratio | on |", "|---|---|---|---|---|---|"]
     lines += [
         f"{line} {_machine(told, one)} |"
-        for told in _told(folder, _COMPARED)
+        for _, told in _told(folder, _COMPARED)
         for one in told["rows"]
         for line in _compared(one)
     ]
     alone = [
-        f"| {one['row']} | {_time(one['seconds'] * 1000)} | {_machine(told, one)} |"
-        for told in _told(folder, _ALONE)
+        f"| {one['row']}{whose} | {_time(one['seconds'] * 1000)} | {_machine(told, one)} |"
+        for whose, told in _told(folder, _ALONE)
         for one in told["rows"]
     ]
     if alone:
         lines += ["", "| what | time | on |", "|---|---|---|", *alone]
-    versions = sorted({_versions(told) for told in _told(folder, _COMPARED + _ALONE)})
+    versions = sorted({_versions(told) for _, told in _told(folder, _COMPARED)})
     taken = f"Medians, random weights of real size; {'; '.join(versions)}."
     return "\n".join([*lines, "", taken, ""])
 
 
 def policies() -> str:
     """Make the table of cache policies; PSNR and SSIM are medians over its videos."""
-    (told,) = _told(_MEASURED, ("cache",))
+    ((_, told),) = _told(_MEASURED, ("cache",))
     lines = [
         "| policy | steps cached | gain | PSNR | SSIM | shown rightly | change, 95% |",
         "|---|---|---|---|---|---|---|",
@@ -69,10 +69,15 @@ def policies() -> str:
     return "\n".join([*lines, "", f"{count} scenes; uncached, {right:.1%} are shown rightly.", ""])
 
 
-def _told(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The records that are in a folder."""
+def _told(folder: Path, names: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """The records that are in a folder, and the model when their name alone tells it."""
     paths = (path for name in names for path in sorted(folder.glob(f"{name}.json")))
-    return [json.loads(path.read_text()) for path in paths]
+    return [(_whose(path.stem), json.loads(path.read_text())) for path in paths]
+
+
+def _whose(record: str) -> str:
+    kind, _, model = record.partition("-")
+    return f", {model}" if kind == "service" else ""
 
 
 def _compared(one: dict[str, Any]) -> list[str]:

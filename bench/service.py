@@ -31,6 +31,7 @@ _START_S: Final = 900.0  # of a real model's first load
 _RENDER_S: Final = 1200.0
 _POLL_S: Final = 0.2
 _STOP_S: Final = 60.0
+_LOG_TAIL: Final = 4000
 
 
 @click.command()
@@ -41,9 +42,16 @@ _STOP_S: Final = 60.0
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--videos", default=20, show_default=True, help="Of each kind, one after another.")
 @click.option("--steps", default=4, show_default=True, help="Denoising steps of each.")
+@click.option("--size", help="Of each, as 832x480; else the model's own.")
 @click.option("--to", type=click.Path(path_type=Path), help="Else a file of this model.")
-def main(
-    model: str, models: Path | None, device: str, videos: int, steps: int, to: Path | None
+def main(  # noqa: PLR0913 - click's
+    model: str,
+    models: Path | None,
+    device: str,
+    videos: int,
+    steps: int,
+    size: str | None,
+    to: Path | None,
 ) -> None:
     """Ask a warm, idle farm for videos, with prompts that it knows and with new ones."""
     with tempfile.TemporaryDirectory() as folder:
@@ -51,8 +59,9 @@ def main(
         if not any(kept.glob("*/model_index.json")):
             write(model, kept)
         with _farm(Path(folder) / "farm", kept, model, device) as api:
-            rows = _measure(api, model, videos, steps)
-            rows.append({"row": f"load {model}, through the farm", "seconds": api.loaded_s})
+            body = {"model": model, "steps": steps, "seed": 1} | ({"size": size} if size else {})
+            rows = _measure(api, body, videos)
+            rows.append({"row": "load by a worker", "seconds": api.loaded_s})
     for one in rows:
         print(f"{one['row']:48} {one['seconds'] * 1000:10.1f} ms", flush=True)
     record(to or Path(f"bench/measured/service-{model}.json"), rows)
@@ -86,8 +95,7 @@ class _Api:
                     return
 
 
-def _measure(api: _Api, model: str, videos: int, steps: int) -> list[dict[str, Any]]:
-    body = {"model": model, "steps": steps, "seed": 1}
+def _measure(api: _Api, body: dict[str, Any], videos: int) -> list[dict[str, Any]]:
     known = body | {"prompt": "a red ball moves left over a white background"}
     api.video(known)  # the first of its shape prepares what later ones find
     seen = [api.video(known) for _ in range(videos)]
@@ -95,7 +103,9 @@ def _measure(api: _Api, model: str, videos: int, steps: int) -> list[dict[str, A
     return [
         _row("submit to first step, prompt seen before", [_to_first_step(one) for one in seen]),
         _row("submit to first step, new prompt", [_to_first_step(one) for one in fresh]),
-        _row("last step to file", [_to_file(one) for one in seen + fresh]),
+        _row("last step to file", [_to_end(one, "decode") for one in seen + fresh]),
+        _row("last picture decoded to file", [_to_end(one, "encode") for one in seen + fresh]),
+        _row("closed file to stored", [_to_end(one, "store") for one in seen + fresh]),
     ]
 
 
@@ -114,8 +124,8 @@ def _to_first_step(events: list[dict[str, Any]]) -> float:
     return _phase(events, "denoise") - events[0]["at"]
 
 
-def _to_file(events: list[dict[str, Any]]) -> float:
-    return events[-1]["at"] - _phase(events, "decode")
+def _to_end(events: list[dict[str, Any]], phase: str) -> float:
+    return events[-1]["at"] - _phase(events, phase)
 
 
 def _phase(events: list[dict[str, Any]], name: str) -> float:
@@ -139,17 +149,25 @@ def _farm(state: Path, models: Path, model: str, device: str) -> Generator[_Api]
         process = subprocess.Popen(argv, env=known, stdout=out, stderr=out)
     try:
         local = Local(state)
-        facts = local.await_start(process, _STOP_S) and local.await_stage(("ready",), _START_S)
-        if not facts:
-            raise click.ClickException(f"The farm did not start: {log.read_text()[-2000:]}")
+        facts = _started(local, process)
         key = Path(facts["admin_key_file"]).read_text().strip()
         headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(base_url=facts["url"], headers=headers, timeout=60) as client:
             _await_idle(client)
             yield _Api(client, _loaded_s(log))
+    except BaseException:
+        click.echo(log.read_text()[-_LOG_TAIL:], err=True)
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_S)
+
+
+def _started(local: Local, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    facts = local.await_start(process, _STOP_S) and local.await_stage(("ready",), _START_S)
+    if not facts:
+        raise click.ClickException("The farm did not start; its log is above.")
+    return facts
 
 
 def _await_idle(client: httpx.Client) -> None:

@@ -1,17 +1,13 @@
-"""From the ranks' MP4 to a completed video: pictures, hashes, the store, the row."""
+"""From the ranks' files to a completed video: hashes, the store, the row."""
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Final, TypeVar
 
-import imageio_ffmpeg
-from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.jobs import lifecycle, running
@@ -23,14 +19,10 @@ from shared.vocabulary.spec import FailureKind
 from worker.cache_record import lanes_of, record
 from worker.engine.result import Report
 from worker.ranks.faults import RankFault
-from worker.ranks.messages import Done, VideoFile
+from worker.ranks.messages import Done
 
 T = TypeVar("T")
 
-_THUMBNAIL_WIDTH: Final = 480
-_SHEET: Final = 4  # pictures a side
-_SHEET_WIDTH: Final = 160
-_FFMPEG_S: Final = 120
 _COMPLETE_PAUSE_S: Final = 0.5
 _STORE_WAITS_S: Final = (0.5, 1, 2, 4, 8, 16)  # the frames are kept meanwhile, not rendered again
 
@@ -48,17 +40,18 @@ def finish(farm: Farm, fence: Fence, done: Done, told: Values) -> None:
         RankFault: of kind `storage` when the store refuses for good.
         StaleAttempt: when the attempt no longer holds the row.
     """
-    files = _pictures(done.file) | {"video": Path(done.file.path)}
-    stored = _store_patiently(farm, fence, files)
+    file = done.file
+    paths = {"video": file.path, "thumbnail": file.thumbnail, "spritesheet": file.spritesheet}
+    stored = _store_patiently(farm, fence, paths)
     video = stored["video"]
     result: Values = {
         "attempt": fence.attempt,
         "bytes": video.bytes,
         "sha256": video.sha256,
-        "width": done.file.width,
-        "height": done.file.height,
-        "frames": done.file.frames,
-        "fps": done.file.fps,
+        "width": file.width,
+        "height": file.height,
+        "frames": file.frames,
+        "fps": file.fps,
         "codec": "h264",
         "files": {
             name: {"key": one.key, "bytes": one.bytes, "sha256": one.sha256}
@@ -131,11 +124,12 @@ _NAMES: Final = {
 }
 
 
-def _store_patiently(farm: Farm, fence: Fence, files: dict[str, Path]) -> dict[str, Stored]:
+def _store_patiently(farm: Farm, fence: Fence, paths: dict[str, str]) -> dict[str, Stored]:
     folder = f"videos/{fence.video_id}/{fence.attempt}"
     return _patiently(
         lambda: {
-            name: farm.storage.put(path, f"{folder}/{_NAMES[name]}") for name, path in files.items()
+            name: farm.storage.put(Path(path), f"{folder}/{_NAMES[name]}")
+            for name, path in paths.items()
         }
     )
 
@@ -155,31 +149,3 @@ def _patiently(put: Callable[[], T]) -> T:
                 raise RankFault(JobFailure(FailureKind.STORAGE, err.message)) from err
             pause.wait(wait_s)
     raise AssertionError
-
-
-def _pictures(video: VideoFile) -> dict[str, Path]:
-    """Make the thumbnail (the middle frame) and the sheet of frames beside the video."""
-    source = Path(video.path)
-    middle = _extract(source, f"select=eq(n\\,{video.frames // 2})")
-    thumbnail = source.with_name(_NAMES["thumbnail"])
-    with Image.open(BytesIO(middle)) as picture:
-        picture.thumbnail((_THUMBNAIL_WIDTH, _THUMBNAIL_WIDTH * 4))
-        picture.save(thumbnail, quality=80)
-    every = max(1, video.frames // _SHEET**2)
-    tiles = f"select=not(mod(n\\,{every})),scale={_SHEET_WIDTH}:-2,tile={_SHEET}x{_SHEET}"
-    sheet = source.with_name(_NAMES["spritesheet"])
-    with Image.open(BytesIO(_extract(source, tiles))) as picture:
-        picture.convert("RGB").save(sheet, quality=80)
-    return {"thumbnail": thumbnail, "spritesheet": sheet}
-
-
-def _extract(video: Path, filters: str) -> bytes:
-    """Decode the finished file again: what cannot be read back is not delivered."""
-    argv = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(video), "-vf", filters]
-    argv += ["-frames:v", "1", "-f", "image2pipe", "-c:v", "png", "-"]
-    try:
-        ran = subprocess.run(argv, capture_output=True, timeout=_FFMPEG_S, check=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as err:
-        failure = JobFailure(FailureKind.STORAGE, "The finished video could not be read back.")
-        raise RankFault(failure) from err
-    return ran.stdout

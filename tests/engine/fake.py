@@ -55,7 +55,8 @@ class Engine:
         if self._seat.rank:
             return None
         out.write_bytes(b"")
-        file = VideoFile(path=str(out), width=8, height=8, frames=1, fps=1)
+        stills = {"thumbnail": str(out), "spritesheet": str(out)}
+        file = VideoFile(path=str(out), **stills, width=8, height=8, frames=1, fps=1)
         report = Report(
             phase_seconds={}, switch_step=1, steps=[], peak_memory_bytes=0, latents_sha256=""
         )

@@ -1,12 +1,11 @@
 """Fakes that go further: some make real files, one never comes up."""
 
-import subprocess
 import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from imageio_ffmpeg import get_ffmpeg_exe
+import numpy as np
 
 from shared.vocabulary.plan import Build, ParallelPlan
 from shared.vocabulary.spec import FailureKind
@@ -14,6 +13,7 @@ from tests.engine.fake import NEVER, Engine
 from worker.engine.contract import Closing, Hooks, Order, Seat, StepDone
 from worker.engine.faults import EngineFault
 from worker.engine.result import Report, VideoFile
+from worker.engine.video import mp4
 
 
 class Camera(Engine):
@@ -23,12 +23,17 @@ class Camera(Engine):
         made, spec, out = super().generate(order, hooks), order.spec, order.out
         if made is None:
             return None
-        red = f"color=red:s={spec.width}x{spec.height}:r=8"
-        argv = [get_ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi", "-i", red]
-        subprocess.run([*argv, "-frames:v", str(spec.frames), str(out)], check=True)
-        told = 1000 if spec.prompt == "lie" else spec.frames
+        red = np.zeros((spec.frames, spec.height, spec.width, 3), np.uint8)
+        red[..., 0] = 255
+        with mp4.writing(out, spec.width, spec.height, spec.fps, spec.frames) as film:
+            film.write(red)
         file = VideoFile(
-            path=str(out), width=spec.width, height=spec.height, frames=told, fps=spec.fps
+            path=str(out),
+            **{name: str(path) for name, path in mp4.stills(out).items()},
+            width=spec.width,
+            height=spec.height,
+            frames=spec.frames,
+            fps=spec.fps,
         )
         return lambda: (file, made()[1])
 

@@ -72,5 +72,5 @@ def test_what_a_farm_adds_is_told_from_its_events(tmp_path):
 
     rows = {row["row"]: row["seconds"] for row in ran(service.main, tmp_path / "s.json", *words)}
 
-    assert len(rows) == 4
+    assert len(rows) == 6
     assert all(0 < seconds < 60 for seconds in rows.values())

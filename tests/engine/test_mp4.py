@@ -9,11 +9,14 @@ import subprocess
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
+from PIL import Image
 
 from shared.vocabulary.spec import FailureKind
 from tests.engine.rendering import Render, decoded, small
 from worker.engine.faults import EngineFault
 from worker.engine.video import mp4
+
+CELLS = [(row, column) for row in range(4) for column in range(4)]
 
 
 def probe(path):
@@ -23,7 +26,7 @@ def probe(path):
 
 def write(pictures, path, before=lambda _: None):
     """Far more pictures than a pipe holds."""
-    with mp4.writing(path, 64, 48, 24) as file:
+    with mp4.writing(path, 64, 48, 24, 10) as file:
         before(file)
         for _ in range(100):
             file.write(pictures)
@@ -61,7 +64,7 @@ def test_a_rendered_video_is_what_the_spec_says(render: Render):
 
 
 def test_it_can_be_played_while_it_is_fetched(pictures, tmp_path):
-    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24) as file:
+    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, 10) as file:
         file.write(pictures)
 
     names = atoms(tmp_path / "a.mp4")
@@ -69,12 +72,37 @@ def test_it_can_be_played_while_it_is_fetched(pictures, tmp_path):
 
 
 def test_pictures_survive(pictures, tmp_path):
-    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24) as file:
+    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, 10) as file:
         file.write(pictures[:1])
         file.write(pictures[1:])
 
     back = decoded(tmp_path / "a.mp4", 64, 48).astype(int)
     assert np.abs(back - pictures).mean() < 6
+
+
+@pytest.mark.parametrize("frames", [1, 5, 10])
+def test_stills_are_made_beside_it(pictures, tmp_path, frames):
+    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, frames) as file:
+        file.write(pictures[:frames])
+
+    with Image.open(mp4.stills(tmp_path / "a.mp4")["thumbnail"]) as middle:
+        assert (middle.format, middle.size) == ("WEBP", (64, 48))
+        shown = np.asarray(middle.convert("RGB")).astype(int)
+    assert np.abs(shown - pictures[frames // 2]).mean() < 8
+    with Image.open(mp4.stills(tmp_path / "a.mp4")["spritesheet"]) as sheet:
+        assert (sheet.format, sheet.size) == ("JPEG", (4 * 160, 4 * 120))
+        cell = np.asarray(sheet.crop((0, 0, 160, 120)).resize((64, 48)).convert("RGB")).astype(int)
+    assert np.abs(cell - pictures[0]).mean() < 12
+
+
+def test_the_sheet_of_a_long_video_spans_it(tmp_path):
+    grey = np.repeat(np.arange(0, 240, 2, np.uint8), 48 * 64 * 3).reshape(-1, 48, 64, 3)
+    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, len(grey)) as file:
+        file.write(grey)
+
+    with Image.open(mp4.stills(tmp_path / "a.mp4")["spritesheet"]) as sheet:
+        cells = [sheet.convert("L").getpixel((80 + 160 * i, 60 + 120 * j)) for j, i in CELLS]
+    assert cells == pytest.approx([14 * n for n in range(16)], abs=4)
 
 
 def test_a_dying_ffmpeg_is_a_fault_without_a_file(pictures, tmp_path):

@@ -113,15 +113,6 @@ def test_a_deadline_that_passes_during_a_load_is_kept(farm, parent, checkpoint, 
     assert row(farm, video_id)["error"]["code"] == "deadline_missed"
 
 
-def test_a_file_that_cannot_be_read_back_fails_its_attempt_and_not_the_worker(farm, parent):
-    video_id, other = submit(farm, prompt="lie", max_attempts=1), submit(farm)
-
-    parent.work()
-
-    assert row(farm, video_id)["error"]["code"] == "storage_error"
-    assert row(farm, other)["state"] == "completed"
-
-
 def test_a_failed_attempt_of_a_running_parent_is_followed_by_another(farm, parent):
     video_id = submit(farm, prompt="die", max_attempts=2)
 

@@ -167,13 +167,14 @@ class Job:
 
     def _file(self) -> AbstractContextManager[mp4.Mp4]:
         spec = self._spec
-        return mp4.writing(self._order.out, spec.width, spec.height, spec.fps)
+        return mp4.writing(self._order.out, spec.width, spec.height, spec.fps, spec.frames)
 
     def _closed(self, closing: contextlib.ExitStack, file: mp4.Mp4) -> VideoFile:
         spec = self._spec
         closing.close()
         return VideoFile(
             path=str(self._order.out),
+            **{name: str(path) for name, path in mp4.stills(self._order.out).items()},
             width=spec.width,
             height=spec.height,
             frames=file.frames,

@@ -34,9 +34,11 @@ def extend(pattern: Pattern, expert: Expert, branches: Mapping[Branch, Decision]
 
 
 class VideoFile(Value):
-    """The finished, closed MP4."""
+    """The finished, closed MP4, and the still pictures of it."""
 
     path: str
+    thumbnail: str  # WebP: the middle frame
+    spritesheet: str  # JPEG: sixteen frames, evenly taken
     width: int
     height: int
     frames: int

@@ -1,4 +1,4 @@
-"""Pictures to an H.264 file through a pipe to ffmpeg; the file appears whole or not at all."""
+"""Pictures to an H.264 file and stills of it, through a pipe to ffmpeg; whole or not at all."""
 
 import contextlib
 import queue
@@ -19,6 +19,13 @@ from worker.engine.faults import EngineFault
 _CLOSE_S: Final = 120.0  # what is buffered in ffmpeg after the last picture takes far less
 _AHEAD: Final = 4  # latent frames that wait for ffmpeg
 _PRESET: Final = "faster"  # half of medium's work, so that encoding ends with decoding
+# Pictures that x264 holds back are what is left to do when the last one comes: its own choice on 32
+# cores is 48 threads and 20 pictures ahead. And the bytes depend on both, so no machine chooses.
+_THREADS: Final = "16"
+_LOOKAHEAD: Final = "rc-lookahead=10"
+_THUMBNAIL_WIDTH: Final = 480
+_SHEET: Final = 4  # pictures a side
+_SHEET_WIDTH: Final = 160  # of one picture
 
 
 class Mp4:
@@ -100,9 +107,14 @@ class Mp4:
         )
 
 
+def stills(out: Path) -> dict[str, Path]:
+    """Tell where the stills of a video lie: its middle frame, and a sheet of its frames."""
+    return {"thumbnail": out.with_suffix(".webp"), "spritesheet": out.with_suffix(".jpg")}
+
+
 @contextlib.contextmanager
-def writing(out: Path, width: int, height: int, fps: int) -> Generator[Mp4]:
-    """Open an H.264 file for RGB pictures of one size.
+def writing(out: Path, width: int, height: int, fps: int, frames: int) -> Generator[Mp4]:
+    """Open an H.264 file for so many RGB pictures of one size, and its stills.
 
     The file takes its name when the block ends well; on any exception nothing is left of it. What
     the block does is beside the encoding: it ends when all pictures are in the file.
@@ -113,7 +125,7 @@ def writing(out: Path, width: int, height: int, fps: int) -> Generator[Mp4]:
     part = out.with_name(f".{out.name}.part")
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
-            _command(part, width, height, fps),
+            _command(part, stills(out), f"{width}x{height}", fps, frames),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
@@ -123,14 +135,31 @@ def writing(out: Path, width: int, height: int, fps: int) -> Generator[Mp4]:
             yield mp4
             mp4.finish()
             part.rename(out)
-        finally:
+        except BaseException:
             mp4.kill()
-            part.unlink(missing_ok=True)
+            for path in (part, *stills(out).values()):
+                path.unlink(missing_ok=True)
+            raise
 
 
-def _command(part: Path, width: int, height: int, fps: int) -> list[str]:
-    picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
-    video = ["-an", "-c:v", "libx264", "-preset", _PRESET, "-crf", "18", "-pix_fmt", "yuv420p"]
-    place = ["-movflags", "+faststart", "-f", "mp4", str(part)]
+def _command(part: Path, stills: dict[str, Path], size: str, fps: int, frames: int) -> list[str]:
     quiet = ["-hide_banner", "-loglevel", "error", "-y"]
-    return [get_ffmpeg_exe(), *quiet, *picture, "-r", str(fps), "-i", "-", *video, *place]
+    pictures = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(fps), "-i", "-"]
+    codec = ["-an", "-c:v", "libx264", "-preset", _PRESET, "-crf", "18", "-pix_fmt", "yuv420p"]
+    pace = ["-threads", _THREADS, "-x264-params", _LOOKAHEAD]
+    video = ["-map", "[all]", *codec, *pace, "-movflags", "+faststart", "-f", "mp4", str(part)]
+    one = ["-frames:v", "1"]
+    thumbnail = ["-map", "[middle]", *one, "-c:v", "libwebp", "-quality", "80"]
+    sheet = ["-map", "[sheet]", *one, "-c:v", "mjpeg", "-q:v", "3"]
+    outputs = [*video, *thumbnail, str(stills["thumbnail"]), *sheet, str(stills["spritesheet"])]
+    return [get_ffmpeg_exe(), *quiet, *pictures, "-filter_complex", _graph(frames), *outputs]
+
+
+def _graph(frames: int) -> str:
+    """Say what is taken out of the stream of pictures for the stills."""
+    every = max(1, frames // _SHEET**2)
+    return (
+        "[0:v]split=3[all][a][b];"
+        f"[a]select=eq(n\\,{frames // 2}),scale=min({_THUMBNAIL_WIDTH}\\,iw):-2[middle];"
+        f"[b]select=not(mod(n\\,{every})),scale={_SHEET_WIDTH}:-2,tile={_SHEET}x{_SHEET}[sheet]"
+    )
