@@ -1,5 +1,6 @@
 """From a row to a video object: the only place that shapes a job's JSON."""
 
+import math
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,14 +17,16 @@ from api.plumbing.schemas import (
     VideoPage,
     Warned,
 )
-from shared.jobs import groups, queries
+from shared.jobs import estimates, groups, queries
 from shared.jobs.ledger import Values
 from shared.jobs.provenance import provenance
 from shared.machinery.farm import Farm
 from shared.vocabulary.adapters import distilled_pair
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.errors import JOB_CODES
+from shared.vocabulary.runtime import UNSURE, Expected
 from shared.vocabulary.spec import FailureKind
+from shared.vocabulary.states import Phase
 
 _PRIOR_RUN_S: Final = 60.0  # before any video of a model has completed
 _POLL_MS: Final = (500, 5000)
@@ -151,19 +154,51 @@ def _queue(farm: Farm, row: Values) -> QueuePlace | None:
 
 
 def _eta(farm: Farm, row: Values) -> Eta | None:
-    """Expect the end of a running video: by its own steps, else by the model's latest runs."""
+    """Expect a video's start and end, by its own steps or this farm's latest runs."""
+    if row["state"] == "queued":
+        wait = estimates.wait(farm, row)
+        return _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
     if row["state"] != "in_progress":
         return None
+    told: Values | None = row["attempts"][-1]["expected"]
+    run = Expected(**told) if told else None
     detail: Values = row["detail"] or {}
-    if detail.get("step_s") and detail.get("phase") == "denoise":
-        left = detail["steps"] - detail["step"]
-        ends = detail["updated_at"] + left * detail["step_s"]
-        return Eta(starts_at=None, completes_at=int(ends), basis="measured")
-    run_s = queries.run_seconds(farm, row["model"])
-    if run_s is None:
-        return None
-    ends = row["started_at"].timestamp() + run_s
-    return Eta(starts_at=None, completes_at=int(ends), basis="interpolated")
+    if detail.get("phase") == Phase.DENOISE and detail.get("step"):
+        return _eta_by_steps(run or _alone(detail), detail)
+    return _eta_of(run, row["started_at"].timestamp()) if run else None
+
+
+def _eta_of(run: Expected, start: float, *, ahead: int | None = None) -> Eta:
+    """Expect a whole run; the spread of those `ahead` of a waiting one adds to its own."""
+    spreads = 1 + (ahead or 0)
+    likely = start + run.p50_s
+    return Eta(
+        starts_at=None if ahead is None else int(start),
+        completes_at=int(likely),
+        earliest=int(max(start, likely - spreads * (run.p50_s - run.p10_s))),
+        latest=math.ceil(likely + spreads * (run.p90_s - run.p50_s)),
+        basis=run.basis,
+    )
+
+
+def _alone(detail: Values) -> Expected:
+    """Expect the first run of a model, of which only its steps so far are known."""
+    likely = detail["steps"] * detail["step_s"]
+    return Expected(UNSURE[0] * likely, likely, UNSURE[1] * likely, 0.0, "measured")
+
+
+def _eta_by_steps(run: Expected, detail: Values) -> Eta:
+    """Go on from the steps of this very run; its range narrows with what is left."""
+    left = detail["steps"] - detail["step"]
+    ends = detail["updated_at"] + left * detail["step_s"] + run.rest_s
+    part = (left * detail["step_s"] + run.rest_s) / run.p50_s
+    return Eta(
+        starts_at=None,
+        completes_at=int(ends),
+        earliest=int(ends - part * (run.p50_s - run.p10_s)),
+        latest=math.ceil(ends + part * (run.p90_s - run.p50_s)),
+        basis="measured",
+    )
 
 
 def _detail(row: Values) -> dict[str, Any] | None:

@@ -260,7 +260,8 @@ class Runner:
             rendered.reporter.phase(Phase.ENCODE)
             done = rendered.closing.result(_CLOSE_S)
             rendered.reporter.phase(Phase.STORE)
-            told = rendered.made_by | {"pattern": rendered.reporter.pattern}
+            heard = rendered.reporter
+            told = rendered.made_by | {"pattern": heard.pattern, "load_s": heard.load_s}
             finish(self._farm, claimed.fence, done, told)
             self._health.well()
             self._problem = None

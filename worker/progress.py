@@ -56,6 +56,8 @@ class Reporter:
         self._detail: Values = {}
         self._heard: list[StepRecord] = []
         self._pattern: Pattern = pattern or {}
+        self._loads_since: float | None = None
+        self.load_s = 0.0  # of the attempt's time, what its model took to load
 
     @property
     def pattern(self) -> Pattern:
@@ -76,6 +78,10 @@ class Reporter:
 
     def phase(self, phase: Phase) -> bool:
         """Tell that another phase began."""
+        if self._loads_since is not None:
+            self.load_s, self._loads_since = time.monotonic() - self._loads_since, None
+        if phase is Phase.LOAD:
+            self._loads_since = time.monotonic()
         self._detail = {**self._detail, "phase": phase.value}
         return self._write("phase", {"name": phase.value}, _BEGINS[phase])
 

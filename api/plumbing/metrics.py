@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.plumbing.hub import Hub
-from shared.jobs import queries
+from shared.jobs import estimates, queries
 from shared.machinery.farm import Farm
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -73,8 +73,27 @@ class _FarmGauges(Collector):
             jobs.add_metric(["queued"], board.queued)
             jobs.add_metric(["in_progress"], board.in_progress)
             yield jobs
+            yield from _accuracy(self._farm)
         streams = GaugeMetricFamily(
             "wanfarm_sse_streams", "Held-open answers of the process that answered this scrape."
         )
         streams.add_metric([], self._hub.held)
         yield streams
+
+
+def _accuracy(farm: Farm) -> Iterator[Metric]:
+    """How well the ends of the latest runs were foreseen; nothing before there are any."""
+    found = estimates.accuracy(farm)
+    if found is None:
+        return
+    within = GaugeMetricFamily(
+        "wanfarm_eta_within_range_ratio",
+        "Latest runs that ended between the 10 % and the 90 % of what was expected; 0.8 is meant.",
+    )
+    within.add_metric([], found.within)
+    yield within
+    error = GaugeMetricFamily(
+        "wanfarm_eta_median_error_ratio", "How far they ended from the likely time, as its part."
+    )
+    error.add_metric([], found.median_error)
+    yield error

@@ -67,13 +67,18 @@ class QueuePlace(Shape):
 
 
 class Eta(Shape):
-    """When a running video is expected to end; absolute, so that a body stays the same."""
+    """When a video is expected to start and end; absolute, so that a body stays the same.
+
+    8 of 10 runs end between `earliest` and `latest`. `basis` says what that rests on: `measured`,
+    runs of just this shape, or the steps of this run; `interpolated`, other runs of its model;
+    `prior`, a published figure, before there are any.
+    """
 
     starts_at: int | None
     completes_at: int
-    earliest: None = None
-    latest: None = None
-    basis: Literal["measured", "interpolated"]
+    earliest: int
+    latest: int
+    basis: Literal["measured", "interpolated", "prior"]
 
 
 class AttemptError(Shape):

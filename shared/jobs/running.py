@@ -2,6 +2,7 @@
 
 from sqlalchemy import select, update
 
+from shared.jobs import estimates
 from shared.jobs.ledger import Fence, Values, Write, held_by, in_seconds, note
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Attempt, Video
@@ -82,10 +83,11 @@ def carry_plan(farm: Farm, fence: Fence, earlier: int) -> None:
 
 
 def record_plan(farm: Farm, fence: Fence, plan: Values, cache: Values) -> None:
-    """Keep how an attempt uses its group, and what it tells the block cache."""
+    """Keep how an attempt uses its group and the block cache, and how long it should take."""
+    expected = estimates.of_attempt(farm, fence, cache)
     with farm.db.connect() as db:
         db.execute(
             update(Attempt)
             .where(Attempt.video_id == fence.video_id, Attempt.number == fence.attempt)
-            .values(plan=plan, cache=cache)
+            .values(plan=plan, cache=cache, expected=expected)
         )

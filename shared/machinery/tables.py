@@ -143,6 +143,10 @@ class Video(Base):
             "videos_completed", "completed_at",
             postgresql_where=text("completed_at IS NOT NULL"),
         ),
+        Index(
+            "videos_runs", "model", text("completed_at DESC"),
+            postgresql_where=text("state = 'completed'"),
+        ),
         Index("videos_expires", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
         Index("videos_image", "image_sha256", postgresql_where=text("image_sha256 IS NOT NULL")),
         Index(
@@ -177,6 +181,7 @@ class Attempt(Base):
     message: Mapped[str | None]
     plan: Mapped[dict[str, Any] | None]  # by record_plan
     cache: Mapped[dict[str, Any] | None]  # by record_plan: the policies used, and who chose them
+    expected: Mapped[dict[str, Any] | None]  # by record_plan: how long it will take, as `Expected`
     report: Mapped[dict[str, Any] | None]
     charged_s: Mapped[float] = mapped_column(default=0.0, server_default="0")  # GPU-seconds
 

@@ -73,6 +73,10 @@ def test_pauses_double_up_to_ten_minutes(monkeypatch):
     assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
 
 
+def attempts(farm, ids: list[str]) -> int:
+    return sum(len(row(farm, one)["attempts"]) for one in ids)
+
+
 def test_a_sick_group_burns_no_attempts_and_takes_jobs_when_it_is_well(
     farm, checkpoint, start, monkeypatch
 ):
@@ -85,10 +89,10 @@ def test_a_sick_group_burns_no_attempts_and_takes_jobs_when_it_is_well(
     told = parent.runner.reading()
     assert told.condition is GroupState.DOWN
     assert "Out of service after 2 failures in a row" in told.problem
-    assert [len(row(farm, one)["attempts"]) for one in ids] == [1, 1, 0]
+    assert attempts(farm, ids) == 2
 
     parent.work()
-    assert [len(row(farm, one)["attempts"]) for one in ids] == [1, 1, 0]
+    assert attempts(farm, ids) == 2
 
     (checkpoint / "sick").unlink()
     for one in ids:
