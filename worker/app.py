@@ -28,7 +28,7 @@ from shared.vocabulary.spec import SecondaryCache
 from worker import tasks
 from worker.attempt import Runner
 from worker.checkpoints import available
-from worker.keeper import Keeper
+from worker.keeper import Keeper, heartbeat_file
 from worker.layout import group_of
 
 _STOP_S: Final = 30.0  # what ranks may take to stop after the drain time
@@ -77,7 +77,8 @@ def _serve(farm: Farm, lock: int) -> int:
         device=settings.device,
         models=tuple(checkpoints),
     )
-    ranks = group_of(settings, lock)
+    sign = heartbeat_file(settings.data_dir, settings.group).absolute()
+    ranks = group_of(settings, lock, sign=sign)
     runner = Runner(farm, identity, ranks, checkpoints)
     keeper = Keeper(farm, identity, runner.reading, runner.obey)
     runner.watched_by(keeper)

@@ -3,6 +3,8 @@
 import importlib.metadata
 import platform
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 from shared.jobs.ledger import Values
 from shared.machinery.settings import Settings
@@ -16,6 +18,8 @@ from shared.vocabulary.spec import FailureKind, GenerationSpec, ImageRef
 from worker.ranks.faults import RankFault
 from worker.ranks.group import Layout, RankGroup
 from worker.ranks.messages import Hello
+
+_PATIENCE: Final = 0.8  # of the lease; the parent itself stops its ranks at 0.7
 
 
 def build_of(settings: Settings) -> Build:
@@ -33,8 +37,17 @@ def build_of(settings: Settings) -> Build:
     )
 
 
-def group_of(settings: Settings, *inherit: int) -> RankGroup:
-    """Prepare the ranks that the settings ask for; they keep these file descriptors open."""
+def group_of(settings: Settings, *inherit: int, sign: Path | None = None) -> RankGroup:
+    """Prepare the ranks that the settings ask for.
+
+    Args:
+        settings: of the worker.
+        inherit: file descriptors that they keep open.
+        sign: a file that their parent touches while it lives. Without a touch they end before the
+            lease does: a parent that is stopped cannot tell them to.
+    """
+    patience_s = _PATIENCE * settings.lease_s
+    words = ("--sign", str(sign), "--patience", str(patience_s)) if sign else ()
     return RankGroup(
         Layout(
             ranks=settings.ranks,
@@ -44,6 +57,7 @@ def group_of(settings: Settings, *inherit: int) -> RankGroup:
             load_s=settings.load_s,
             hang_s=settings.hang_s,
             inherit=inherit,
+            words=words,
         )
     )
 

@@ -17,6 +17,7 @@ from worker.engine.result import Pattern, StepRecord, extend
 from worker.ranks.messages import PhaseBegan, Saved, Step
 
 _LEAST_GAP_S: Final = 0.5  # steps of a small model would flood the ledger
+_UNWRITTEN_S: Final = 5.0  # no step is told for so long after Postgres did not answer
 # Where each phase begins, in percent; denoising fills the most, as it takes the most.
 _BEGINS: Final = {
     Phase.LOAD: 0,
@@ -143,6 +144,7 @@ class Reporter:
             return running.report(self._farm, self._fence, event, told, columns)
         except SQLAlchemyError as err:  # the keeper judges how long an outage may last
             self._log.warning("progress.unwritten", error=type(err).__name__)
+            self._last = time.monotonic() + _UNWRITTEN_S
             return False
 
 

@@ -25,6 +25,8 @@ TROUBLES = {
     "memory": lambda: _raise(MemoryError()),
 }
 
+PAUSES = {"wait": 0.05, "wait longer": 0.2}  # seconds a step
+
 
 class Engine:
     device_name = "fake"
@@ -50,8 +52,7 @@ class Engine:
             hooks.step(
                 StepDone(step, spec.steps, "high", spec.steps + 1, {"cond": Decision()}, 0.0)
             )
-            if spec.prompt == "wait":
-                NEVER.wait(0.05)
+            NEVER.wait(PAUSES.get(spec.prompt, 0))
         if self._seat.rank:
             return None
         out.write_bytes(b"")

@@ -5,8 +5,12 @@ import signal
 
 import pytest
 
+from mini import world
+from mini.build import TRAINED
 from shared.jobs import queries
 
+SEED = 20_000_002  # of a scene that the miniature was not taught
+MINIATURE = {"models": ("wan-mini-t2v",), "models_dir": TRAINED}
 LONG = {"steps": 24, "frames": 17}
 
 
@@ -28,24 +32,12 @@ def left_behind(house) -> list[str]:
     return house.farm.storage.names("checkpoints")
 
 
-def kill_the_rank(house, worker):
-    os.kill(worker.ranks()[0], signal.SIGKILL)
-
-
-def kill_the_worker(house, worker):
-    worker.kill()
-    house.start()
-
-
-@pytest.mark.parametrize("kill", [kill_the_rank, kill_the_worker])
-def test_a_killed_render_goes_on_from_its_saved_latents(
-    house, completes, undisturbed, eventually, kill
-):
+def test_a_video_goes_on_when_its_rank_was_killed(house, completes, undisturbed, eventually):
     worker = house.start(checkpoint_seconds=0.01)
     video_id = house.submit(**LONG)
     eventually(lambda: saved_step(house, video_id) > 2, within=60)
 
-    kill(house, worker)
+    os.kill(worker.ranks()[0], signal.SIGKILL)
 
     row = completes(video_id)
     report = row["attempts"][1]["report"]
@@ -54,6 +46,26 @@ def test_a_killed_render_goes_on_from_its_saved_latents(
     assert len(report["pattern"]["high"]["cond"]) == report["switch_step"] - 1
     assert report["latents_sha256"] == undisturbed()
     eventually(lambda: left_behind(house) == [])
+
+
+def test_another_worker_goes_on_with_the_video_of_one_that_was_killed(house, completes, eventually):
+    shape = {"width": world.SIDE, "height": world.SIDE, "frames": 17, "steps": 20}
+    prompt = world.caption(world.scene(SEED), SEED, whole=True)
+    wish = {"model": "wan-mini-t2v", "prompt": prompt} | shape
+    killed = house.start(group="g0", checkpoint_seconds=0.01, **MINIATURE)
+    video_id = house.submit(**wish)
+    eventually(lambda: saved_step(house, video_id) > 8, within=60)
+
+    killed.kill()
+    house.start(group="g1", **MINIATURE)
+
+    row, again = completes(video_id), completes(house.submit(**wish))
+    assert [one["group_name"] for one in row["attempts"]] == ["g0", "g1"]
+    ours, whole = (one["attempts"][-1]["report"] for one in (row, again))
+    assert 8 < ours["resumed_at"] < 20
+    assert whole["resumed_at"] is None
+    assert ours["latents_sha256"] == whole["latents_sha256"]
+    assert row["result"]["sha256"] == again["result"]["sha256"]
 
 
 def test_a_leaving_worker_saves_the_step_at_which_it_stops(

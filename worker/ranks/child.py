@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -258,7 +259,10 @@ def main(argv: list[str] | None = None) -> int:
     wire = Wire(Connection(told.fd))
     seat = Seat(told.rank, told.ranks, told.rendezvous, told.device, told.threads)
     rank = Rank(seat, wire)
-    for loop in (wire.listen, rank.beat):
+    loops = [wire.listen, rank.beat]
+    if told.sign:
+        loops.append(partial(_follow_sign, told.sign, told.patience))
+    for loop in loops:
         threading.Thread(target=loop, daemon=True).start()
     return rank.serve(told.engine)
 
@@ -272,6 +276,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu or cuda:K")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this rank")
     parser.add_argument("--engine", default="worker.engine.engine:Engine")
+    parser.add_argument("--sign", type=Path, help="a file that the parent touches while it lives")
+    parser.add_argument("--patience", type=float, default=0.0, help="seconds without a touch")
     return parser
 
 
@@ -325,6 +331,17 @@ def _follow_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
         check()
+
+
+def _follow_sign(sign: Path, patience_s: float) -> None:
+    """End when the parent leaves no sign: it was stopped, and somebody else will render this."""
+    pause, seen, since = threading.Event(), 0.0, time.monotonic()
+    while not pause.wait(BEAT_S):
+        touched = sign.stat().st_mtime if sign.exists() else 0.0
+        if touched != seen:
+            seen, since = touched, time.monotonic()
+        elif time.monotonic() - since > patience_s:
+            os._exit(ORPHANED)
 
 
 def _resident_bytes() -> int:

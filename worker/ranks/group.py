@@ -61,6 +61,7 @@ class Layout:
     load_s: float
     hang_s: float
     inherit: tuple[int, ...] = ()  # file descriptors kept open in the ranks: the group's lock
+    words: tuple[str, ...] = ()  # more arguments of each rank
 
 
 @dataclass(slots=True)
@@ -226,11 +227,11 @@ class RankGroup:
         argv = [sys.executable, "-m", "worker.ranks.child", "--fd", str(theirs.fileno())]
         argv += ["--rank", str(rank), "--ranks", str(layout.ranks), "--rendezvous", str(rendezvous)]
         argv += ["--device", device, "--threads", str(threads), "--engine", layout.engine]
-        # Their own session: Ctrl-C in a terminal is the parent's to handle.
+        argv += layout.words
         process = subprocess.Popen(
             argv,
             pass_fds=(theirs.fileno(), *layout.inherit),
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C in a terminal is the parent's to handle
             env=os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
         )
         theirs.close()
@@ -303,9 +304,8 @@ class RankGroup:
         raise RankFault(JobFailure(FailureKind.RANK_DIED, f"Rank {index} died ({_death(code)})."))
 
     def _refuse_silent(self) -> None:
-        now = time.monotonic()
         for index, rank in enumerate(self._ranks):
-            if rank.hello and now - rank.last_word > _SILENT_S:
+            if rank.hello and time.monotonic() - rank.last_word > _SILENT_S:
                 self.kill()
                 message = f"Rank {index} was silent for {_SILENT_S:.0f} s."
                 raise RankFault(JobFailure(FailureKind.HANG, message))

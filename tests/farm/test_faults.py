@@ -1,0 +1,177 @@
+"""One fault each, on real processes: what it may cost, and that it costs no more."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import libfaketime
+import psycopg
+import pytest
+import redis
+from sqlalchemy.engine import make_url
+
+from shared.jobs import invariants
+from shared.jobs.tick import Ticker
+from shared.machinery.farm import Farm
+from tests.farm.conftest import CAMERA, ROOT, House, is_alive
+
+CLOCK = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
+LONG = {"prompt": "wait longer", "steps": 40}  # of the camera: eight seconds, longer than a lease
+
+
+@pytest.fixture(autouse=True)
+def ledger(house: House) -> Iterator[None]:
+    """Whatever happened, nothing is against the rules."""
+    yield
+    house.end()
+    assert [*invariants.broken(house.farm)] == []
+
+
+@pytest.fixture
+def ticker(farm: Farm) -> Iterator[None]:
+    """What every API process does beside its requests."""
+    thread = Ticker(farm)
+    thread.start()
+    yield
+    thread.stop()
+
+
+@pytest.fixture
+def relay(house: House) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A way to Postgres that can be cut: its URL, and what tells it to."""
+    url = make_url(house.farm.settings.database_url)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [sys.executable, "-m", "tests.chaos.relay", str(port), str(url.port)]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+
+        def tell(words: str) -> None:
+            process.stdin.write(f"{words}\n")
+            process.stdin.flush()
+
+        yield url.set(port=port).render_as_string(hide_password=False), tell
+        process.kill()
+
+
+def taken_over(house: House, video_id: str) -> bool:
+    row = house.row(video_id)
+    return row["attempt"] == 2 and row["state"] == "in_progress"
+
+
+def moved_on(house: House, video_id: str) -> Callable[[], bool]:
+    at = house.step(video_id)
+    return lambda: house.step(video_id) != at
+
+
+def test_a_parent_that_was_stopped_beyond_its_lease_finds_its_video_taken(
+    house, ticker, completes, eventually
+):
+    stopped = house.start(engine=CAMERA, group="g0")
+    video_id = house.submit(**LONG)
+    eventually(lambda: house.step(video_id) > 2, within=60)
+    ranks = stopped.ranks()
+
+    stopped.process.send_signal(signal.SIGSTOP)
+    eventually(lambda: house.state(video_id) == "queued", within=30)
+    assert not any(is_alive(pid) for pid in ranks)  # they ended themselves: nothing ran twice
+    house.start(engine=CAMERA, group="g1")
+    eventually(lambda: taken_over(house, video_id), within=60)
+    stopped.process.send_signal(signal.SIGCONT)
+
+    row = completes(video_id)
+    assert [one["group_name"] for one in row["attempts"]] == ["g0", "g1"]
+    assert len(house.results(video_id)) == 1
+
+
+@pytest.mark.long  # a call of Postgres that is swallowed fails after 3 s: the lease must allow some
+def test_a_parent_that_is_cut_off_from_postgres_lets_go_before_its_lease_ends(
+    house, relay, ticker, completes, eventually
+):
+    url, tell = relay
+    house.start(engine=CAMERA, group="g0", database_url=url, lease_s=40)
+    video_id = house.submit(prompt="wait longer", steps=100)  # no longer than half the lease
+    eventually(lambda: house.step(video_id) > 2, within=60)
+    lonely = house.workers[0]
+
+    tell("swallow 60")
+    eventually(lambda: "could not be reached" in lonely.log.read_text(), within=40)
+    left_at = house.state(video_id)
+    house.start(engine=CAMERA, group="g1")
+
+    row = completes(video_id, within=90)
+    assert left_at == "in_progress"  # its lease had not run out yet
+    assert [one["group_name"] for one in row["attempts"]] == ["g0", "g1"]
+    assert len(house.results(video_id)) == 1
+
+
+def test_connections_that_are_reset_again_and_again_cost_no_attempt(
+    house, relay, completes, eventually
+):
+    url, tell = relay
+    house.start(engine=CAMERA, database_url=url)
+    video_id = house.submit(prompt="wait", steps=60)
+    eventually(lambda: house.step(video_id) > 2, within=60)
+
+    while house.step(video_id) < 50 and house.state(video_id) == "in_progress":
+        tell("cut")
+        eventually(moved_on(house, video_id), within=30)
+
+    assert completes(video_id)["attempt"] == 1
+
+
+def test_a_client_that_freezes_with_a_row_locked_does_not_keep_its_video(
+    house, ticker, completes, eventually
+):
+    worker = house.start(engine=CAMERA, group="g0")
+    video_id = house.submit(**LONG)
+    eventually(lambda: house.step(video_id) > 2, within=60)
+    url = make_url(house.farm.settings.database_url).set(drivername="postgresql")
+
+    with psycopg.connect(url.render_as_string(hide_password=False)) as frozen:
+        frozen.execute("SET idle_in_transaction_session_timeout = '10s'")  # as ours have it
+        frozen.execute("UPDATE videos SET progress = progress WHERE id = %s", (video_id,))
+        worker.kill()
+        house.start(engine=CAMERA, group="g1")
+
+        assert completes(video_id)["attempt"] == 2
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+            frozen.execute("SELECT 1")
+        frozen.close()
+
+
+def test_a_redis_that_hangs_stops_neither_submits_nor_videos(house, completes, eventually):
+    house.start(engine=CAMERA)
+    completes(house.submit())
+    with redis.Redis.from_url(house.farm.settings.redis_url) as client:
+        server = client.info("server")["process_id"]
+
+    os.kill(server, signal.SIGSTOP)
+    try:
+        completes(house.submit())
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+    completes(house.submit())
+
+
+@pytest.mark.parametrize("clock", ["+2h", "-2h"])
+def test_a_worker_whose_clock_is_wrong_does_nothing_early_or_late(
+    house, ticker, completes, eventually, clock, monkeypatch
+):
+    faked = {"LD_PRELOAD": str(CLOCK), "FAKETIME": clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    with monkeypatch.context() as patched:
+        for name, value in faked.items():
+            patched.setenv(name, value)
+        house.start(engine=CAMERA)
+    first, second = house.submit(prompt="wait", steps=60), house.submit()
+
+    rows = [completes(first), completes(second)]
+
+    assert [row["attempt"] for row in rows] == [1, 1]
+    assert 3 < (rows[0]["completed_at"] - rows[0]["started_at"]).total_seconds() < 60
