@@ -161,8 +161,6 @@ def requeue_uncharged(farm: Farm, fence: Fence, message: str) -> VideoState:
     Raises:
         StaleAttempt: when this attempt no longer holds the row.
     """
-    if cancelled(farm, fence, asked=True):
-        return VideoState.CANCELLED
     ended = AttemptWrite({"outcome": "drained", "message": message})
     return _requeue(farm, fence, Write({"run_after": func.now()}, {}, ended), charge=False)
 
@@ -346,8 +344,11 @@ def _requeue(
         "detail": None,
     }
     write = Write(values | write.values, write.data, write.attempt)
-    written = _end(farm, fence, QUEUED, write, *where)
+    unasked = Video.cancel_requested_at.is_(None)  # a cancel may have come since we looked
+    written = _end(farm, fence, QUEUED, write, unasked, *where)
     if written is None:
+        if cancelled(farm, fence, asked=True):
+            return VideoState.CANCELLED
         raise StaleAttempt(fence)
     farm.doorbell.ring(written.row["model"])
     return QUEUED

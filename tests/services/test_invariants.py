@@ -45,6 +45,7 @@ def unchecked(farm, statement) -> None:
     with farm.db.connect() as db:
         for name in ("lease_in_progress", "final_ended", "completed_result"):
             db.execute(text(f"ALTER TABLE videos DROP CONSTRAINT {name}"))
+        db.execute(text("DROP TRIGGER videos_moves ON videos"))
         db.execute(statement)
 
 
