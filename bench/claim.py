@@ -1,5 +1,6 @@
 """The cost of a claim when the queue is long and the history longer: `python -m bench.claim`."""
 
+import json
 import statistics
 import tempfile
 import time
@@ -21,7 +22,7 @@ from shared.machinery.settings import load_settings
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.spec import GenerationSpec
 
-_OFFER = Offer("g0", "bench", 1, tuple(MODELS), "wan2.2-t2v-a14b")
+OFFER = Offer("g0", "bench", 1, tuple(MODELS), "wan2.2-t2v-a14b")
 
 _FILL = """
 INSERT INTO videos (id, tenant, key_id, key_name, state, attempt, seq, attempts_left, model, spec,
@@ -31,9 +32,20 @@ SELECT 'video_' || to_char(:first + n, 'FM00000000000000000000000000'),
   'tenant-' || n % :tenants, 'benchkey', 'bench', :state, 0, 1, 3,
   (ARRAY['wan2.2-t2v-a14b', 'wan2.2-i2v-a14b', 'wan2.2-ti2v-5b'])[1 + n % 3], CAST(:spec AS jsonb),
   '{prompt}', 75600, n % 3 - 1, '{}', '[]', now(), now(), NULL,
-  CASE WHEN :final THEN now() END, 604800, 0, CASE WHEN :final THEN '{}'::jsonb END
+  CASE WHEN :final THEN now() END, 604800, 0, CASE WHEN :final THEN CAST(:result AS jsonb) END
 FROM generate_series(1, :rows) AS n
 """
+
+_FILE = {"key": f"videos/{'v' * 32}/1/video.mp4", "bytes": 2_000_000, "sha256": "0" * 64}
+RESULT = {name: _FILE[name] for name in ("bytes", "sha256")} | {
+    "attempt": 1,
+    "width": 1280,
+    "height": 720,
+    "frames": 81,
+    "fps": 16,
+    "codec": "h264",
+    "files": {"video": _FILE, "thumbnail": _FILE, "spritesheet": _FILE},
+}
 
 
 @click.command()
@@ -43,17 +55,17 @@ FROM generate_series(1, :rows) AS n
 @click.option("--claims", default=300, show_default=True, help="Claims to time.")
 def main(finished: int, waiting: int, tenants: int, claims: int) -> None:
     """Fill a database of its own, show the plan of the claim, and time claims."""
-    with _services() as (url, redis_url):
+    with services() as (url, redis_url):
         upgrade(url)
         farm = open_farm(load_settings(DATABASE_URL=url, REDIS_URL=redis_url))
-        _fill(url, finished, waiting, tenants)
+        fill(url, finished, waiting, tenants)
         _show_plan(farm)
         _time(farm, claims)
         farm.close()
 
 
 @contextmanager
-def _services() -> Generator[tuple[str, str]]:
+def services() -> Generator[tuple[str, str]]:
     """Run a Postgres and a Redis of our own, so that nothing else is measured or touched."""
     with tempfile.TemporaryDirectory(prefix="wanfarm-bench-") as folder, ExitStack() as running:
         state = Path(folder)
@@ -82,7 +94,8 @@ def _run(
         process.wait(30)
 
 
-def _fill(url: str, finished: int, waiting: int, tenants: int) -> None:
+def fill(url: str, finished: int, waiting: int, tenants: int) -> None:
+    """Fill an empty database with videos of several models and tenants, and settle it."""
     spec = GenerationSpec(model="wan2.2-t2v-a14b", prompt="x", width=1280, height=720, seed=1)
     engine = create_engine(url)
     with engine.begin() as db:
@@ -91,6 +104,7 @@ def _fill(url: str, finished: int, waiting: int, tenants: int) -> None:
         for first, rows, state in ((0, finished, "completed"), (finished, waiting, "queued")):
             values: dict[str, Any] = {"first": first, "rows": rows, "state": state}
             values |= {"tenants": tenants, "spec": spec.model_dump_json()}
+            values |= {"result": json.dumps(RESULT)}
             db.execute(text(_FILL), values | {"final": state == "completed"})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
         db.execute(text("VACUUM ANALYZE"))
@@ -100,7 +114,7 @@ def _fill(url: str, finished: int, waiting: int, tenants: int) -> None:
 
 def _show_plan(farm: Farm) -> None:
     with farm.db.connect() as db:
-        offer = best(_OFFER)
+        offer = best(OFFER)
         explain = text(f"EXPLAIN (COSTS OFF) {offer.text}")
         plan = [row[0] for row in db.execute(explain, offer.compile().params)]
     print("\n".join(plan))
@@ -111,7 +125,7 @@ def _time(farm: Farm, claims: int) -> None:
     took_ms: list[float] = []
     for _ in range(claims):
         began = time.perf_counter()
-        claimed = lifecycle.claim(farm, _OFFER)
+        claimed = lifecycle.claim(farm, OFFER)
         took_ms.append((time.perf_counter() - began) * 1000)
         assert claimed is not None
     quantiles = statistics.quantiles(took_ms, n=100)

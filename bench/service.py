@@ -55,10 +55,8 @@ def main(  # noqa: PLR0913 - click's
 ) -> None:
     """Ask a warm, idle farm for videos, with prompts that it knows and with new ones."""
     with tempfile.TemporaryDirectory() as folder:
-        kept = TRAINED if model in MINIATURES else models or Path(folder) / "models"
-        if not any(kept.glob("*/model_index.json")):
-            write(model, kept)
-        with _farm(Path(folder) / "farm", kept, model, device) as api:
+        kept = checkpoints(model, models or Path(folder) / "models")
+        with warm_farm(Path(folder) / "farm", kept, model, device) as api:
             body = {"model": model, "steps": steps, "seed": 1} | ({"size": size} if size else {})
             rows = _measure(api, body, videos)
             rows.append({"row": "load by a worker", "seconds": api.loaded_s})
@@ -67,25 +65,34 @@ def main(  # noqa: PLR0913 - click's
     record(to or Path(f"bench/measured/service-{model}.json"), rows)
 
 
-class _Api:
+def checkpoints(model: str, models: Path) -> Path:
+    """Give where a model's checkpoint is: those that come with us, or written if missing."""
+    kept = TRAINED if model in MINIATURES else models
+    if not any(kept.glob("*/model_index.json")):
+        write(model, kept)
+    return kept
+
+
+class Api:
     """A farm that is warm and idle, as a client sees it."""
 
     def __init__(self, client: httpx.Client, loaded_s: float) -> None:
-        self._client = client
+        self.client = client
         self.loaded_s = loaded_s
 
     def video(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """Make one video; gives its events, and asks for its file."""
-        made = self._client.post("/v1/videos", json=body).raise_for_status().json()
-        events = [*self._events(made["id"])]
+        made = self.client.post("/v1/videos", json=body).raise_for_status().json()
+        events = [*self.events(made["id"])]
         assert events[-1]["to"] == "completed", events[-1]
-        self._client.get(f"/v1/videos/{made['id']}/content").raise_for_status()
+        self.client.get(f"/v1/videos/{made['id']}/content").raise_for_status()
         return events
 
-    def _events(self, video_id: str) -> Iterator[dict[str, Any]]:
+    def events(self, video_id: str) -> Iterator[dict[str, Any]]:
+        """Follow a video from its first event to its last."""
         accept = {"Accept": "text/event-stream", "Last-Event-ID": "0"}
         path = f"/v1/videos/{video_id}/events"
-        with self._client.stream("GET", path, headers=accept, timeout=_RENDER_S) as lines:
+        with self.client.stream("GET", path, headers=accept, timeout=_RENDER_S) as lines:
             for line in lines.iter_lines():
                 if not line.startswith("data: "):
                     continue
@@ -95,7 +102,7 @@ class _Api:
                     return
 
 
-def _measure(api: _Api, body: dict[str, Any], videos: int) -> list[dict[str, Any]]:
+def _measure(api: Api, body: dict[str, Any], videos: int) -> list[dict[str, Any]]:
     known = body | {"prompt": "a red ball moves left over a white background"}
     api.video(known)  # the first of its shape prepares what later ones find
     seen = [api.video(known) for _ in range(videos)]
@@ -121,46 +128,61 @@ def _row(name: str, seconds: list[float]) -> dict[str, Any]:
 
 
 def _to_first_step(events: list[dict[str, Any]]) -> float:
-    return _phase(events, "denoise") - events[0]["at"]
+    return phase(events, "denoise") - events[0]["at"]
 
 
-def _to_end(events: list[dict[str, Any]], phase: str) -> float:
-    return events[-1]["at"] - _phase(events, phase)
+def _to_end(events: list[dict[str, Any]], since: str) -> float:
+    return events[-1]["at"] - phase(events, since)
 
 
-def _phase(events: list[dict[str, Any]], name: str) -> float:
+def phase(events: list[dict[str, Any]], name: str) -> float:
     """When a phase began."""
     return next(one["at"] for one in events if one["type"] == "phase" and one["name"] == name)
 
 
 @contextmanager
-def _farm(state: Path, models: Path, model: str, device: str) -> Generator[_Api]:
-    """Run a farm until the block ends."""
-    log = state.with_name("farm.log")
+def warm_farm(state: Path, models: Path, model: str, device: str) -> Generator[Api]:
+    """Run a farm with a worker until the block ends."""
+    words = ("--model", model, "--ranks", "1")
+    known = {
+        "WANFARM_MODELS_DIR": str(models.resolve()),
+        "WANFARM_DEVICE": device,
+        "WANFARM_DEFAULT_TEXT_MODEL": model,
+    }
+    with running(state, *words, **known) as client:
+        _await_idle(client)
+        yield Api(client, _loaded_s(_log_of(state)))
+
+
+@contextmanager
+def running(state: Path, *words: str, **settings: str) -> Generator[httpx.Client]:
+    """Run `wanfarm up` with more words and settings until the block ends.
+
+    Yields:
+        A client of its API, with the admin key.
+    """
+    log = _log_of(state)
     state.parent.chmod(0o755)  # its servers run as another user when we are root
-    known = child_environment(
-        WANFARM_DATA_DIR=str(state),
-        WANFARM_MODELS_DIR=str(models.resolve()),
-        WANFARM_DEVICE=device,
-        WANFARM_DEFAULT_TEXT_MODEL=model,
-    )
+    known = child_environment(WANFARM_DATA_DIR=str(state), **settings)
     with log.open("wb") as out:
-        argv = verb("up", "--model", model, "--ranks", "1", "--port", str(_free_port()))
+        argv = verb("up", "--port", str(_free_port()), *words)
         process = subprocess.Popen(argv, env=known, stdout=out, stderr=out)
     try:
-        local = Local(state)
-        facts = _started(local, process)
+        facts = _started(Local(state), process)
         key = Path(facts["admin_key_file"]).read_text().strip()
         headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(base_url=facts["url"], headers=headers, timeout=60) as client:
-            _await_idle(client)
-            yield _Api(client, _loaded_s(log))
+            yield client
     except BaseException:
         click.echo(log.read_text()[-_LOG_TAIL:], err=True)
         raise
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_STOP_S)
+
+
+def _log_of(state: Path) -> Path:
+    return state.with_name("farm.log")
 
 
 def _started(local: Local, process: subprocess.Popen[bytes]) -> dict[str, Any]:
