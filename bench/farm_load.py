@@ -8,6 +8,7 @@ stall delays, and not only by those on their way (the "coordinated omission" of 
 import http.client
 import itertools
 import json
+import math
 import threading
 import time
 from collections import Counter
@@ -152,7 +153,7 @@ def summed(name: str, seconds: Sequence[float]) -> dict[str, Any]:
     ordered = sorted(seconds)
 
     def at(ratio: float) -> float:
-        return ordered[min(len(ordered) - 1, int(ratio * len(ordered)))]
+        return ordered[math.ceil(ratio * len(ordered)) - 1]
 
     kept = {"seconds": at(0.5), "p95_s": at(0.95), "p99_s": at(0.99), "max_s": ordered[-1]}
     return {"row": name, "count": len(ordered)} | kept

@@ -139,6 +139,7 @@ class Video(Base):
         ),
         Index("videos_page", "tenant", text("id DESC")),
         Index("videos_state_page", "tenant", "state", text("id DESC")),
+        Index("videos_states", "state", text("id DESC")),
         Index(
             "videos_completed", "completed_at",
             postgresql_where=text("completed_at IS NOT NULL"),

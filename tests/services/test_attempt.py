@@ -55,8 +55,11 @@ def test_an_attempt_that_lost_its_row_stops_its_ranks_before_the_next_job(farm, 
     parent.thread.start()
     eventually(lambda: step_of(farm, lost) > 1, within=30)
 
-    let_lease_expire(farm, lost)
-    lifecycle.rescue(farm)
+    def is_rescued() -> bool:  # the parent may renew its lease in between
+        let_lease_expire(farm, lost)
+        return lifecycle.rescue(farm) > 0
+
+    eventually(is_rescued)
     other = take(farm)
     waiting = submit(farm)
     parent.thread.join(30)
