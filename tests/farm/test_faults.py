@@ -89,27 +89,6 @@ def test_a_parent_that_was_stopped_beyond_its_lease_finds_its_video_taken(
     assert len(house.results(video_id)) == 1
 
 
-@pytest.mark.long  # a call of Postgres that is swallowed fails after 3 s: the lease must allow some
-def test_a_parent_that_is_cut_off_from_postgres_lets_go_before_its_lease_ends(
-    house, relay, ticker, completes, eventually
-):
-    url, tell = relay
-    house.start(engine=CAMERA, group="g0", database_url=url, lease_s=40)
-    video_id = house.submit(prompt="wait longer", steps=100)  # no longer than half the lease
-    eventually(lambda: house.step(video_id) > 2, within=60)
-    lonely = house.workers[0]
-
-    tell("swallow 60")
-    eventually(lambda: "could not be reached" in lonely.log.read_text(), within=40)
-    left_at = house.state(video_id)
-    house.start(engine=CAMERA, group="g1")
-
-    row = completes(video_id, within=90)
-    assert left_at == "in_progress"  # its lease had not run out yet
-    assert [one["group_name"] for one in row["attempts"]] == ["g0", "g1"]
-    assert len(house.results(video_id)) == 1
-
-
 def test_connections_that_are_reset_again_and_again_cost_no_attempt(
     house, relay, completes, eventually
 ):
