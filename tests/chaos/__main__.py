@@ -25,6 +25,7 @@ from shared.machinery.tables import Attempt, Video
 from shared.vocabulary.states import MOVES
 from tests.chaos.faults import FAULTS
 from tests.chaos.town import GROUPS, MODEL, Town, raise_town
+from tests.farm.conftest import overlaps
 
 _FINAL = [state for state in MOVES if state.is_final]
 _BETWEEN_S = (0.5, 3.0)  # faults
@@ -165,13 +166,10 @@ def judge(chaos: Chaos) -> list[str]:
     wrong += [f"{one}: accepted and gone" for one in chaos.accepted.values() if one not in rows]
     extra = len(rows) - len({*chaos.accepted.values()})
     wrong += [f"{extra} videos that nobody was promised"] if extra else []
-    for seed, runs in chaos.town.runs().items():
-        spans = sorted((min(moments), max(moments)) for moments in runs.values())
-        wrong += [
-            f"seed {seed}: two runs at once, {later[0]:.1f} before {earlier[1]:.1f}"
-            for earlier, later in itertools.pairwise(spans)
-            if later[0] < earlier[1]
-        ]
+    wrong += [
+        f"seed {seed}: two runs at once, {later:.1f} before {earlier:.1f}"
+        for seed, earlier, later in overlaps(chaos.town.settings.models_dir)
+    ]
     return wrong
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,11 +23,10 @@ from shared.machinery.farm import Farm, open_farm
 from shared.machinery.settings import Settings, load_settings
 from shared.vocabulary.catalog import MODELS
 from tests.conftest import wait_for
-from tests.farm.conftest import ROOT, environment
+from tests.farm.conftest import ROOT, WITNESS, environment, free_port
 
 MODEL = "wan-tiny-t2v"
 GROUPS = ("g0", "g1", "g2", "g3")
-_ENGINE = "tests.engine.filming:Witness"  # it renders at once, and writes down when
 _CLOCK = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
 _DISK_MB = 96
 
@@ -68,7 +66,7 @@ class Town:
         words = {"api": ("api",), "upkeep": ("upkeep", "run")}.get(name, ("worker", "run"))
         argv = (sys.executable, "-m", "cli.main", *words)
         assert self._relayed is not None
-        known = environment(self._relayed, group=name, engine=_ENGINE, api_processes=1)
+        known = environment(self._relayed, group=name, engine=WITNESS, api_processes=1)
         if clock:
             known |= {
                 "LD_PRELOAD": str(_CLOCK),
@@ -102,15 +100,6 @@ class Town:
             return [int(pid) for one in tasks.glob("*/children") for pid in one.read_text().split()]
         except OSError:
             return []
-
-    def runs(self) -> dict[int, dict[str, list[float]]]:
-        """When each run of each video was at work: by seed and run, moments of the same clock."""
-        found: dict[int, dict[str, list[float]]] = {}
-        log = self.settings.models_dir / "runs.log"
-        for line in log.read_text().splitlines() if log.exists() else ():
-            seed, run, moment = line.split()
-            found.setdefault(int(seed), {}).setdefault(run, []).append(float(moment))
-        return found
 
 
 def raise_town(state: Path, stack: ExitStack) -> Town:
@@ -161,13 +150,6 @@ def raise_town(state: Path, stack: ExitStack) -> Town:
     for name in ("relay", "api", "upkeep", *GROUPS):
         town.start(name)
     return town
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _await(check: Callable[[], object]) -> None:

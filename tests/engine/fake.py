@@ -25,7 +25,7 @@ TROUBLES = {
     "memory": lambda: _raise(MemoryError()),
 }
 
-PAUSES = {"wait": 0.05, "wait longer": 0.2}  # seconds a step
+PAUSES = {"wait": 0.05, "wait longer": 0.2, "wait longest": 0.6}  # seconds a step
 
 
 class Engine:

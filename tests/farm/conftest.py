@@ -1,5 +1,6 @@
 """A farm of processes: worker parents with their ranks, started and killed like any program."""
 
+import itertools
 import os
 import signal
 import socket
@@ -11,14 +12,17 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.engine import URL, make_url
 
 from shared.jobs import intake, keys, queries
+from shared.jobs.tick import Ticker
 from shared.machinery.farm import Farm
 from shared.machinery.settings import Settings, child_environment, variable_of
 from shared.vocabulary.spec import Delivery, GenerationSpec
 
 ROOT = Path(__file__).parents[2]
 CAMERA = "tests.engine.filming:Camera"  # an engine without torch, for what ranks do not decide
+WITNESS = "tests.engine.filming:Witness"  # a camera that writes down when it is at work
 SMALL = {"model": "wan-tiny-t2v", "prompt": "a ball", "width": 64, "height": 64, "frames": 5}
 
 
@@ -33,6 +37,28 @@ def _text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def overlaps(models_dir: Path) -> list[tuple[int, float, float]]:
+    """Two runs of one video at once, as witnesses saw it: the seed, an end, a beginning before."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for line in (models_dir / "runs.log").read_text().splitlines():
+        seed, run, moment = line.split()
+        found.setdefault(int(seed), {}).setdefault(run, []).append(float(moment))
+    spans = {seed: sorted((min(one), max(one)) for one in found[seed].values()) for seed in found}
+    return [
+        (seed, earlier[1], later[0])
+        for seed in spans
+        for earlier, later in itertools.pairwise(spans[seed])
+        if later[0] < earlier[1]
+    ]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @dataclass
@@ -86,16 +112,14 @@ class House:
         self.workers.append(Worker(process, log))
         return self.workers[-1]
 
-    def serve(self) -> str:
+    def serve(self, **changes: object) -> str:
         """Start the API as `wanfarm api` does; gives its URL."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         log = self.tmp_path / "api.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "cli.main", "api"],
-                env=environment(self.farm.settings, port=port, api_processes=1),
+                env=environment(self.farm.settings, port=port, api_processes=1, **changes),
                 cwd=ROOT,
                 stdout=out,
                 stderr=out,
@@ -136,6 +160,50 @@ class House:
                 worker.kill()
                 for pid in filter(is_alive, ranks):
                     os.kill(pid, signal.SIGKILL)
+
+
+class Relayed:
+    """A way to a server that fails when it is told to: see tests.chaos.relay."""
+
+    def __init__(self, server: URL) -> None:
+        port = free_port()
+        self.url = server.set(port=port).render_as_string(hide_password=False)
+        argv = [sys.executable, "-m", "tests.chaos.relay", str(port), str(server.port)]
+        self._process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, text=True)
+
+    def tell(self, words: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{words}\n")
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        with self._process:
+            self._process.kill()
+
+
+@pytest.fixture
+def postgres(house: "House") -> Iterator[Relayed]:
+    """A way to Postgres."""
+    relayed = Relayed(make_url(house.farm.settings.database_url))
+    yield relayed
+    relayed.end()
+
+
+@pytest.fixture
+def redis_line(house: "House") -> Iterator[Relayed]:
+    """A way to Redis."""
+    relayed = Relayed(make_url(house.farm.settings.redis_url))
+    yield relayed
+    relayed.end()
+
+
+@pytest.fixture
+def ticker(farm: Farm) -> Iterator[None]:
+    """What every API process does beside its requests."""
+    thread = Ticker(farm)
+    thread.start()
+    yield
+    thread.stop()
 
 
 @pytest.fixture

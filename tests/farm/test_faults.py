@@ -1,10 +1,8 @@
 """One fault each, on real processes: what it may cost, and that it costs no more."""
 
 import os
+import random
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,9 +13,7 @@ import redis
 from sqlalchemy.engine import make_url
 
 from shared.jobs import invariants
-from shared.jobs.tick import Ticker
-from shared.machinery.farm import Farm
-from tests.farm.conftest import CAMERA, ROOT, House, is_alive
+from tests.farm.conftest import CAMERA, WITNESS, House, is_alive, overlaps
 
 CLOCK = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"
 LONG = {"prompt": "wait longer", "steps": 40}  # of the camera: eight seconds, longer than a lease
@@ -29,34 +25,6 @@ def ledger(house: House) -> Iterator[None]:
     yield
     house.end()
     assert [*invariants.broken(house.farm)] == []
-
-
-@pytest.fixture
-def ticker(farm: Farm) -> Iterator[None]:
-    """What every API process does beside its requests."""
-    thread = Ticker(farm)
-    thread.start()
-    yield
-    thread.stop()
-
-
-@pytest.fixture
-def relay(house: House) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """A way to Postgres that can be cut: its URL, and what tells it to."""
-    url = make_url(house.farm.settings.database_url)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [sys.executable, "-m", "tests.chaos.relay", str(port), str(url.port)]
-    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-
-        def tell(words: str) -> None:
-            process.stdin.write(f"{words}\n")
-            process.stdin.flush()
-
-        yield url.set(port=port).render_as_string(hide_password=False), tell
-        process.kill()
 
 
 def taken_over(house: House, video_id: str) -> bool:
@@ -90,15 +58,14 @@ def test_a_parent_that_was_stopped_beyond_its_lease_finds_its_video_taken(
 
 
 def test_connections_that_are_reset_again_and_again_cost_no_attempt(
-    house, relay, completes, eventually
+    house, postgres, completes, eventually
 ):
-    url, tell = relay
-    house.start(engine=CAMERA, database_url=url)
+    house.start(engine=CAMERA, database_url=postgres.url)
     video_id = house.submit(prompt="wait", steps=60)
     eventually(lambda: house.step(video_id) > 2, within=60)
 
     while house.step(video_id) < 50 and house.state(video_id) == "in_progress":
-        tell("cut")
+        postgres.tell("cut")
         eventually(moved_on(house, video_id), within=30)
 
     assert completes(video_id)["attempt"] == 1
@@ -154,3 +121,31 @@ def test_a_worker_whose_clock_is_wrong_does_nothing_early_or_late(
 
     assert [row["attempt"] for row in rows] == [1, 1]
     assert 3 < (rows[0]["completed_at"] - rows[0]["started_at"]).total_seconds() < 60
+
+
+@pytest.mark.parametrize(
+    ("trouble", "lease_s", "order"),
+    [
+        ("away 20", 6, LONG),
+        # every write waits three seconds for an answer, so it takes a longer lease
+        pytest.param(
+            "swallow 60", 40, {"prompt": "wait longest", "steps": 100},
+            marks=[pytest.mark.long, pytest.mark.timeout(300)],
+        ),
+    ],
+)  # fmt: skip
+def test_a_parent_that_loses_postgres_beyond_its_lease_stops_before_another_begins(
+    house, postgres, ticker, completes, eventually, trouble, lease_s, order
+):
+    seed = random.randrange(2**32)
+    house.start(engine=WITNESS, group="g0", lease_s=lease_s, database_url=postgres.url)
+    video_id = house.submit(**order, seed=seed)
+    eventually(lambda: house.step(video_id) > 2, within=60)
+    house.start(engine=WITNESS, group="g1", lease_s=lease_s)
+
+    postgres.tell(trouble)
+
+    row = completes(video_id, within=lease_s + 120)
+    assert [one["group_name"] for one in row["attempts"]] == ["g0", "g1"]
+    assert [one for one in overlaps(house.farm.settings.models_dir) if one[0] == seed] == []
+    assert len(house.results(video_id)) == 1
