@@ -219,6 +219,7 @@ def test(extras: str, rest: list[str]) -> int:
     command = [str(VENV / "bin" / "python"), "-m", "pytest", *([f"tests/{folder}"] * bool(folder))]
     # one more than there are cores: tests wait for processes about as long as they compute
     beside = ["-n", str(min(MOST_BESIDE, 1 + (os.cpu_count() or 1))), "--dist", "loadfile"]
+    beside.append("--no-loadscope-reorder")  # in the order of testpaths
     # tests and their ranks share the cores: threads that spin would keep each other waiting
     patient = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run([*command, *beside, *rest], check=False, env=patient).returncode

@@ -8,7 +8,6 @@ import pytest
 from tests.farm.conftest import ROOT
 
 
-@pytest.mark.chaos
 @pytest.mark.timeout(400)
 def test_random_faults_break_no_promise():
     argv = [sys.executable, "-m", "tests.chaos", "--minutes", "2", "--jobs", "60"]

@@ -151,6 +151,13 @@ def test_every_package_is_shipped_checked_and_ruled():
     assert set(config["basedpyright"]["include"]) == packages - {"migrations"}
 
 
+def test_every_folder_of_tests_is_run_by_the_test_command():
+    paths = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    holding = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/*/test_*.py")}
+
+    assert holding == {*paths["testpaths"]}
+
+
 def test_every_folder_of_modules_is_a_package():
     """One without `__init__.py` is not installed with the others."""
     folders = {path.parent for path in sources(*ROOMS)}
