@@ -26,9 +26,7 @@ def orders(draw: random.Random):
 
 @pytest.mark.long
 @pytest.mark.timeout(1500)
-def test_four_of_five_videos_end_in_the_range_that_was_foretold(
-    house, eventually, record_property
-):
+def test_four_of_five_videos_end_in_the_range_that_was_foretold(house, eventually, record_property):
     house.start()
     for order in itertools.islice(orders(random.Random(8)), LEARNT + JUDGED):
         house.submit(**order)
