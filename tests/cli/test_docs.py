@@ -162,3 +162,14 @@ def test_the_readme_keeps_its_length_and_order():
 def test_python_in_the_readme_compiles():
     for code in blocks(ROOT / "README.md", "python"):
         compile(code, "README.md", "exec")
+
+
+TESTS = re.findall(
+    r"`(tests/\w+/\w+\.py)(?:::(\w+))?`", "".join(page.read_text() for page in PAGES)
+)
+
+
+@pytest.mark.parametrize(("path", "name"), sorted(TESTS))
+def test_a_test_that_is_named_is_there(path, name):
+    assert (ROOT / path).exists()
+    assert not name or f"def {name}(" in (ROOT / path).read_text()

@@ -23,6 +23,7 @@ TROUBLES = {
     "die": lambda: os._exit(9),
     "break": lambda: _raise(ZeroDivisionError()),
     "memory": lambda: _raise(MemoryError()),
+    "nan": lambda: _raise(EngineFault(FailureKind.NON_FINITE, "The latents are not finite.")),
 }
 
 PAUSES = {"wait": 0.05, "wait longer": 0.2, "wait longest": 0.6}  # seconds a step

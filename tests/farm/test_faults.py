@@ -123,6 +123,26 @@ def test_a_worker_whose_clock_is_wrong_does_nothing_early_or_late(
     assert 3 < (rows[0]["completed_at"] - rows[0]["started_at"]).total_seconds() < 60
 
 
+def test_videos_that_break_their_ranks_leave_the_others_as_they_are(house, completes, eventually):
+    """Every seventh runs out of memory, every eleventh computes rubbish."""
+    house.start(engine=CAMERA)
+    planted = {7: "memory", 14: "memory", 11: "nan"}
+    ids = {number: house.submit(prompt=planted.get(number, "a ball")) for number in range(1, 16)}
+
+    rows = {number: ended(house, eventually, one) for number, one in ids.items()}
+
+    broken = {number: row["error"]["code"] for number, row in rows.items() if row["error"]}
+    assert broken == {7: "out_of_memory", 14: "out_of_memory", 11: "bad_output"}
+    well = [row["result"]["sha256"] for number, row in rows.items() if number not in planted]
+    assert len(well) == 12
+    assert len({*well}) == 1
+
+
+def ended(house, eventually, video_id: str) -> dict:
+    eventually(lambda: house.row(video_id)["completed_at"], within=120)
+    return house.row(video_id)
+
+
 @pytest.mark.parametrize(
     ("trouble", "lease_s", "order"),
     [
