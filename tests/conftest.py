@@ -209,6 +209,22 @@ def farm(settings: Settings) -> Iterator[Farm]:
     handles.close()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    disk = tmp_path / "small-disk"
+    disk.mkdir()
+    options = f"size=1m,uid={os.geteuid()},mode=0700"
+    mount = [*root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", disk]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing may be mounted here")
+    yield disk
+    subprocess.run([*root, "umount", "--lazy", disk], check=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """List third-party warnings that are not ours to mend, each with its reason."""
     for line in ():

@@ -1,7 +1,9 @@
 """Where files live: by key, never by a name from outside; whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
+import io
 import math
 import os
 import re
@@ -10,13 +12,22 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from shared.vocabulary.errors import WanfarmError
 
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
 _CHUNK: Final = 1 << 20
 _PART: Final = ".part"
+_TRIES: Final = 10  # each takes another process that deletes the same folder in that instant
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REMEDIES: Final = {
+    errno.EACCES: "Let the farm's user write to WANFARM_DATA_DIR",
+    errno.EPERM: "Let the farm's user write to WANFARM_DATA_DIR",
+    errno.EROFS: "Its file system is read-only, often after a disk fault: check it, mount it anew",
+    errno.ENOTDIR: "A file is where WANFARM_DATA_DIR needs a directory: move it away",
+    errno.EEXIST: "A file is where WANFARM_DATA_DIR needs a directory: move it away",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,38 +50,35 @@ class LocalStorage:
         """Copy a file in: temporary name, fsync, rename, fsync of the folder.
 
         Raises:
-            WanfarmError: `storage_full` or `not_ready` when the disk refuses.
+            WanfarmError: `storage_full`, or `not_ready` when the store refuses for another reason.
+            OSError: when the source cannot be opened.
         """
-        target = self.path(key)
-        temporary = _beside(target)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            stored = _copy(source, temporary, key)
-            temporary.replace(target)
-            _sync_folder(target.parent)
-        except OSError as err:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise _refusal(err) from err
-        return stored
+        with source.open("rb") as content:
+            return self._store(content, key)
 
     def put_bytes(self, content: bytes, key: str) -> Stored:
         """Store bytes, with the same care as a file."""
+        return self._store(io.BytesIO(content), key)
+
+    def _store(self, content: BinaryIO, key: str) -> Stored:
         target = self.path(key)
         temporary = _beside(target)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(target)
-            _sync_folder(target.parent)
-        except OSError as err:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise _refusal(err) from err
-        return Stored(key, len(content), hashlib.sha256(content).hexdigest())
+        for left in reversed(range(_TRIES)):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                content.seek(0)
+                stored = _copy(content, temporary, key)
+                temporary.replace(target)
+                _sync_folder(target.parent)
+            except OSError as err:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                # Whoever deletes the folder meanwhile was there before us: it is made again.
+                if not (isinstance(err, FileNotFoundError) and left):
+                    raise _refusal(err) from err
+            else:
+                return stored
+        raise AssertionError
 
     def path(self, key: str) -> Path:
         """Say where a key's file is; keys come from row ids and hashes only."""
@@ -147,10 +155,10 @@ def _written(path: Path) -> float:
         return math.inf
 
 
-def _copy(source: Path, target: Path, key: str) -> Stored:
+def _copy(content: BinaryIO, target: Path, key: str) -> Stored:
     digest, size = hashlib.sha256(), 0
-    with source.open("rb") as read, target.open("wb") as write:
-        while chunk := read.read(_CHUNK):
+    with target.open("wb") as write:
+        while chunk := content.read(_CHUNK):
             digest.update(chunk)
             size += write.write(chunk)
         write.flush()
@@ -167,8 +175,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _refusal(err: OSError) -> WanfarmError:
-    return WanfarmError(
-        "storage_full",
-        f"The result store refused a write ({err.strerror}). Free space on it, then retry.",
-        retry_after_s=60,
-    )
+    if err.errno in _FULL:
+        message = "The result store is full. Free space on it, then retry."
+        return WanfarmError("storage_full", message, retry_after_s=60)
+    remedy = _REMEDIES.get(err.errno or 0, "Look at its disk and at the system's log")
+    message = f"The result store refused a write ({err.strerror}). {remedy}, then retry."
+    return WanfarmError("not_ready", message, retry_after_s=60)

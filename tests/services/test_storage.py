@@ -50,61 +50,74 @@ def test_storing_again_replaces_the_file(store):
 
 
 def test_a_source_that_vanished_leaves_nothing(store, tmp_path):
-    with pytest.raises(WanfarmError, match="refused a write"):
+    with pytest.raises(FileNotFoundError):
         store.put(tmp_path / "nowhere.mp4", KEY)
 
     assert files_in(tmp_path) == []
 
 
-def test_a_refusal_leaves_the_earlier_file_whole(store, tmp_path):
+def test_a_full_disk_is_told_and_keeps_the_earlier_file_whole(small_disk, tmp_path):
+    store = LocalStorage(small_disk / "data")
     store.put_bytes(b"one", KEY)
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(2 << 20))
 
-    with pytest.raises(WanfarmError):
-        store.put(tmp_path / "nowhere.mp4", KEY)
+    for put in (lambda: store.put(large, KEY), lambda: store.put_bytes(bytes(2 << 20), KEY)):
+        with pytest.raises(WanfarmError, match="Free space") as refused:
+            put()
+        assert (refused.value.code, refused.value.retry_after_s) == ("storage_full", 60)
 
     assert store.path(KEY).read_bytes() == b"one"
+    assert [path.name for path in small_disk.rglob("*") if path.is_file()] == ["video.mp4"]
 
 
-FILL = """
-import resource, signal, sys
+DELETE_AT = """
+import sys
 from pathlib import Path
 from shared.machinery.storage import LocalStorage
-from shared.vocabulary.errors import WanfarmError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-store = LocalStorage(Path(sys.argv[1]))
-for put in (lambda: store.put(Path(sys.argv[2]), sys.argv[3]),
-            lambda: store.put_bytes(bytes(2 << 20), sys.argv[3])):
-    try:
-        put()
-    except WanfarmError as err:
-        print(err.code)
+store, key, moments, busy = LocalStorage(Path(sys.argv[1])), sys.argv[2], [*sys.argv[3:]], []
+def delete(event, args):
+    what, _, ending = moments[0].partition(" ") if moments and not busy else ("", "", "")
+    if event == what and str(args[0]).endswith(ending):
+        busy.append(moments.pop(0))
+        store.delete_tree("videos/video_1")
+        busy.clear()
+sys.addaudithook(delete)  # runs right before what it is told of
+store.put_bytes(b"mp4", key)
+assert not moments, moments
 """
+WRITE, RENAME, SYNC = "open .part", "os.rename .part", "open _1/1"
 
 
-def test_a_disk_that_refuses_in_the_middle_leaves_no_partial_file(tmp_path):
-    source = tmp_path / "large.mp4"
-    source.write_bytes(bytes(2 << 20))
+@pytest.mark.parametrize("moments", [[WRITE], [RENAME], [SYNC], [WRITE, RENAME, SYNC, WRITE]])
+def test_a_folder_that_is_deleted_while_a_file_is_stored_is_made_again(store, tmp_path, moments):
+    script = [sys.executable, "-c", DELETE_AT, tmp_path / "data", KEY, *moments]
 
-    ran = subprocess.run(
-        [sys.executable, "-c", FILL, tmp_path / "data", source, KEY],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    subprocess.run(script, check=True)
 
-    assert ran.stdout.split() == ["storage_full", "storage_full"]
-    assert files_in(tmp_path) == []
+    assert store.read(KEY) == b"mp4"
+    assert files_in(tmp_path) == ["video.mp4"]
+
+
+def test_a_read_only_disk_is_not_called_full(small_disk):
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    subprocess.run([*root, "mount", "-o", "remount,ro", small_disk], check=True)
+    store = LocalStorage(small_disk / "data")
+
+    with pytest.raises(WanfarmError, match="read-only") as refused:
+        store.put_bytes(b"png", KEY)
+
+    assert refused.value.code == "not_ready"
 
 
 def test_a_store_whose_folder_is_a_file_refuses_clearly(tmp_path):
     (tmp_path / "data").write_text("in the way")
     store = LocalStorage(tmp_path / "data")
 
-    with pytest.raises(WanfarmError) as refused:
+    with pytest.raises(WanfarmError, match="needs a directory") as refused:
         store.put_bytes(b"png", KEY)
 
-    assert (refused.value.code, refused.value.retry_after_s) == ("storage_full", 60)
+    assert (refused.value.code, refused.value.retry_after_s) == ("not_ready", 60)
     assert store.is_writable() is False
 
 
