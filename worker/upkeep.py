@@ -95,6 +95,7 @@ def _delete(farm: Farm, statement: Delete) -> int:
 
 
 DUTIES: Final[Duties] = {
+    "stopped": removal.stop_deleted,
     "purged": removal.purge,
     "expired": removal.expire,
     "checkpoints": removal.drop_saved,

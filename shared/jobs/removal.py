@@ -1,5 +1,6 @@
 """How a video goes for good: mark, files, row; in this order, so that a crash leaves a mark."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Row, case, func, select, update
@@ -7,9 +8,10 @@ from sqlalchemy import delete as sql_delete
 
 from shared.jobs import lifecycle
 from shared.machinery.farm import Farm
+from shared.machinery.logs import logger
 from shared.machinery.tables import Attempt, Tenant, Video
 from shared.vocabulary.errors import WanfarmError
-from shared.vocabulary.states import MOVES
+from shared.vocabulary.states import MOVES, VideoState
 
 _FINAL = [state for state in MOVES if state.is_final]
 _SAVED = "checkpoints"
@@ -22,12 +24,29 @@ def delete(farm: Farm, video_id: str, *, by: str) -> None:
     with farm.db.connect() as db:
         marked = update(Video).where(Video.id == video_id)
         db.execute(marked.values(delete_requested_at=func.now()))
+    _stop(farm, video_id, by)
     try:
+        purge(farm, video_id)
+    except WanfarmError as err:  # of the store; nobody finds the video any more, so upkeep goes on
+        logger(job_id=video_id).warning("video.purged_later", error=err.message)
+
+
+def _stop(farm: Farm, video_id: str, by: str) -> None:
+    with contextlib.suppress(WanfarmError):  # it is over, or gone, or upkeep asks again
         lifecycle.cancel(farm, video_id, by=by, reason="deleted")
-    except WanfarmError as err:
-        if err.code not in {"not_cancellable", "video_not_found"}:  # it is over, or gone
-            raise
-    purge(farm, video_id)
+
+
+def stop_deleted(farm: Farm) -> int:
+    """Stop videos that were marked and not stopped, as by a process that died; returns how many."""
+    unasked = (Video.state == VideoState.QUEUED) | Video.cancel_requested_at.is_(None)
+    statement = select(Video.id).where(
+        Video.delete_requested_at.isnot(None), Video.state.not_in(_FINAL), unasked
+    )
+    with farm.db.connect() as db:
+        ids = db.scalars(statement.limit(64)).all()
+    for video_id in ids:
+        _stop(farm, video_id, "upkeep")
+    return len(ids)
 
 
 def purge(farm: Farm, *video_ids: str) -> int:
