@@ -15,6 +15,7 @@ from api.plumbing.wire import json_response
 from shared.jobs import groups
 from shared.machinery.database import is_current
 from shared.machinery.farm import Farm
+from shared.machinery.storage import fault_of
 from shared.vocabulary.errors import WanfarmError
 
 _OK: Final = "ok"
@@ -65,7 +66,7 @@ def _ready(handles: Farm) -> Readiness:
     checks = {
         "postgres": _OK,
         "schema": _schema(handles),
-        "storage": _OK if handles.storage.is_writable() else "not writable",
+        "storage": "not writable" if fault_of(handles.storage) else _OK,
         "redis": _OK if handles.feed.answers() else "no answer",
     }
     if checks["schema"] == "no answer":

@@ -60,7 +60,7 @@ def purge(farm: Farm, *video_ids: str) -> int:
         rows = db.execute(statement.limit(64)).all()
     for video_id, image in rows:
         farm.storage.delete_tree(f"videos/{video_id}")
-        farm.storage.delete_tree(f"{_SAVED}/{video_id}")
+        farm.saved.delete_tree(f"{_SAVED}/{video_id}")
         _remove_row(farm, video_id)
         if image:
             _drop_unused_image(farm, image)
@@ -92,15 +92,18 @@ def expire(farm: Farm) -> int:
     return len(ids)
 
 
-def drop_saved(farm: Farm, *video_ids: str) -> int:
-    """Remove saved latents of videos that are over, without ids of all; returns of how many."""
-    left = video_ids or farm.storage.names(_SAVED)
+def drop_saved(farm: Farm) -> int:
+    """Remove saved latents of videos that are over; returns of how many.
+
+    They are in the data directory, which may be the host's own: each host looks after its own.
+    """
+    left = farm.saved.names(_SAVED)
     unfinished = select(Video.id).where(Video.id.in_(left), Video.state.not_in(_FINAL))
     with farm.db.connect() as db:
         wanted = set(db.scalars(unfinished))
     over = [video_id for video_id in left if video_id not in wanted]
     for video_id in over:
-        farm.storage.delete_tree(f"{_SAVED}/{video_id}")
+        farm.saved.delete_tree(f"{_SAVED}/{video_id}")
     return len(over)
 
 
@@ -115,10 +118,8 @@ def drop_strays(farm: Farm) -> int:
     for key in found:
         farm.storage.delete_tree(key)
         farm.storage.delete(key)
-    left = farm.storage.unfinished(_GRACE_S)
-    for path in left:
-        path.unlink(missing_ok=True)
-    return len(found) + len(left)
+    left = [store.drop_unfinished(_GRACE_S) for store in (farm.storage, farm.saved)]
+    return len(found) + sum(left)
 
 
 def strays(farm: Farm) -> Iterator[str]:

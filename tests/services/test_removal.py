@@ -228,15 +228,3 @@ def test_what_a_late_worker_stored_is_removed_and_what_is_needed_never(farm):
         True,
         False,
     ]
-
-
-def test_what_a_killed_writer_left_is_removed_when_it_is_old(farm):
-    farm.storage.put_bytes(b"mp4", "images/x")
-    young, old = (farm.storage.path("images/x").with_name(f".{n}.part") for n in "ab")
-    for part in (young, old):
-        part.touch()
-    os.utime(old, (0, 0))
-
-    removal.drop_strays(farm)
-
-    assert (young.exists(), old.exists()) == (True, False)
