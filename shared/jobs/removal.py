@@ -114,12 +114,12 @@ def saved_key(video_id: str, attempt: int) -> str:
 
 def drop_strays(farm: Farm) -> int:
     """Remove stored files that nothing refers to; returns how many folders and files."""
-    found = list(strays(farm))
-    for key in found:
+    found = 0
+    for key in strays(farm):  # each at once: an image may be sent again while others are looked at
         farm.storage.delete_tree(key)
         farm.storage.delete(key)
-    left = [store.drop_unfinished(_GRACE_S) for store in (farm.storage, farm.saved)]
-    return len(found) + sum(left)
+        found += 1
+    return found + sum(one.drop_unfinished(_GRACE_S) for one in (farm.storage, farm.saved))
 
 
 def strays(farm: Farm) -> Iterator[str]:

@@ -17,6 +17,8 @@ from tests.services.jobs import RESULT, claimed, completed, row, states_of, subm
 
 KEY = "videos/video_1/1/video.mp4"
 TELL = """
+import sys
+if sys.argv[1:]: sys.modules[sys.argv[1]] = None  # as if it were not installed
 from shared.machinery.farm import open_storage
 from shared.machinery.settings import ConfigurationError, load_settings
 try:
@@ -48,6 +50,14 @@ def test_half_a_key_stops_the_start(missing, bucket, monkeypatch):
 
     with pytest.raises(ConfigurationError, match=missing):
         open_storage(load_settings(**bucket))
+
+
+def test_a_farm_without_the_package_says_what_to_install(bucket):
+    script = [sys.executable, "-c", TELL, "boto3"]
+
+    said = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+
+    assert said.endswith("Install wanfarm[s3].\n")
 
 
 def test_no_key_stops_the_start():
@@ -154,6 +164,19 @@ def test_what_nothing_refers_to_is_removed_from_a_bucket_and_what_is_needed_neve
     lifecycle.complete(farm, fence, RESULT, {})
     removal.delete(farm, fence.video_id, by="a person")
     assert not farm.storage.exists(running)
+
+
+def test_a_parent_outlives_a_bucket_that_is_away(farm, settings, start):
+    fence = claimed(farm, max_attempts=2).fence
+    lifecycle.requeue_uncharged(farm, fence, "leaving")
+    parent = start("Filmmaker", replace(farm, storage=open_storage(away(settings))))
+
+    parent.work()  # it looks first for what the attempt before had stored
+
+    ended = row(farm, fence.video_id)["attempts"][1]
+    assert (ended["kind"], ended["outcome"]) == ("storage", "requeued")
+    assert "WANFARM_S3_ENDPOINT" in ended["message"]
+    assert parent.ranks.alive
 
 
 def test_a_video_is_deleted_while_the_bucket_is_away(farm, settings):
