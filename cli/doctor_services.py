@@ -10,9 +10,10 @@ from cli.client import Client, FarmError, find_target
 from cli.findings import Check
 from cli.local import Local
 from shared.machinery.database import connect, is_current
+from shared.machinery.farm import open_storage
 from shared.machinery.feed import Feed
-from shared.machinery.settings import Settings, load_settings
-from shared.machinery.storage import LocalStorage
+from shared.machinery.settings import ConfigurationError, Settings, load_settings
+from shared.machinery.storage import LocalStorage, Storage, fault_of
 
 _BROUGHT: Final = "`wanfarm up` brings its own."
 
@@ -63,12 +64,24 @@ def redis(settings: Settings) -> Iterator[Check]:
 
 
 def store(settings: Settings) -> Iterator[Check]:
-    """Write and rename a small file where results go."""
-    if LocalStorage(settings.data_dir).is_writable():
-        yield Check("services", "store", "ok", f"{settings.data_dir} takes files")
-    else:
-        fix = "Free space on it, or give this user the right to write there."
-        yield Check("services", "store", "FAIL", f"{settings.data_dir} refuses files", fix)
+    """Write a small file where results go, and where latents are saved if that is elsewhere."""
+    local = LocalStorage(settings.data_dir)
+    if settings.s3_bucket is None:
+        yield _writes("store", str(settings.data_dir), local)
+        return
+    yield _writes("saved latents", str(settings.data_dir), local)
+    try:
+        bucket = open_storage(settings)
+    except ConfigurationError as err:
+        yield Check("services", "store", "FAIL", str(err), "Then run this again.")
+        return
+    yield _writes("store", f"the bucket {settings.s3_bucket}", bucket)
+
+
+def _writes(name: str, where: str, storage: Storage) -> Check:
+    if (fault := fault_of(storage)) is None:
+        return Check("services", name, "ok", f"{where} takes files")
+    return Check("services", name, "FAIL", f"{where} refuses files", fault.message)
 
 
 def api(_settings: Settings) -> Iterator[Check]:

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 import redis as redis_client
@@ -27,6 +30,7 @@ from shared.vocabulary.catalog import BUNDLED, MODELS
 IN_CI = child_environment().get("CI", "") not in {"", "false", "0"}
 TINY = tuple(name for name in BUNDLED if name.startswith("wan-tiny-"))
 TEMPLATE = f"wanfarm_template_{os.getpid()}"
+S3_PAGE = 20  # files that the tests' S3 server lists at once
 _skipped: list[str] = []
 
 # A shell that starts the tests in the background leaves these ignored, for our children too.
@@ -209,6 +213,49 @@ def farm(settings: Settings) -> Iterator[Farm]:
     handles.close()
 
 
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an S3 server of the whole run."""
+    said = tmp_path_factory.mktemp("s3") / "log"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with said.open("wb") as log:
+        environment = child_environment(MOTO_S3_DEFAULT_MAX_KEYS=str(S3_PAGE))
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        listens = re.compile(r"Running on (http://127\.0\.0\.1:[0-9]+)")
+        yield wait_for(lambda: listens.search(said.read_text()), within=60)[1]
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Settings of a result store in an empty bucket."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    name = f"farm-{uuid.uuid4().hex[:12]}"
+    httpx.put(f"{s3_server}/{name}").raise_for_status()
+    return {"s3_bucket": name, "s3_endpoint": s3_server}
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of four MiB; few containers may mount one, so its lack fails no CI."""
+    request.node.add_marker("mount")
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    disk = tmp_path / "small-disk"
+    disk.mkdir()
+    options = f"size=4m,uid={os.geteuid()},mode=0700"
+    mount = [*root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", disk]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing may be mounted here")
+    yield disk
+    subprocess.run([*root, "umount", "--lazy", disk], check=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """List third-party warnings that are not ours to mend, each with its reason."""
     for line in ():
@@ -217,7 +264,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Remember skips that CI does not accept."""
-    expected = {"gpu", "gpu2"} & set(report.keywords)
+    expected = {"gpu", "gpu2", "mount"} & set(report.keywords)
     if report.skipped and not hasattr(report, "wasxfail") and not expected:
         _skipped.append(report.nodeid)
 

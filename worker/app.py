@@ -38,13 +38,13 @@ def main() -> None:
     """Run the parent until SIGTERM: the running job is finished within the drain time."""
     try:
         settings = load_settings()
+        farm = open_farm(settings)
     except ConfigurationError as err:
         raise SystemExit(f"wanfarm worker: {err}") from err
     configure(settings.log_level, service="worker")
     # Celery's warning to root is about pickled messages; ours are JSON, and carry nothing.
     warnings.simplefilter("ignore", SecurityWarning)
     lock = _lock_group(settings)
-    farm = open_farm(settings)
     try:
         code = _serve(farm, lock)
     finally:

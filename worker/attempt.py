@@ -23,7 +23,7 @@ from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.vocabulary.cache_levels import Settled, settle
 from shared.vocabulary.catalog import MODELS
-from shared.vocabulary.errors import JobFailure, StaleAttempt
+from shared.vocabulary.errors import JobFailure, StaleAttempt, WanfarmError
 from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import GroupState, Phase
@@ -279,7 +279,7 @@ class Runner:
         try:
             try:
                 return part()
-            except (RankStopped, RankFault, OSError) as err:
+            except (RankStopped, RankFault, OSError, WanfarmError) as err:
                 log.info("attempt.ended", outcome=self._went_wrong(claimed, err))
         except StaleAttempt:
             log.warning("attempt.stale")
@@ -292,7 +292,7 @@ class Runner:
         assert self._keeper is not None
         self._keeper.release(claimed.fence)
         with contextlib.suppress(SQLAlchemyError):  # upkeep looks again
-            drop_saved(self._farm, claimed.fence.video_id)
+            drop_saved(self._farm)
 
     def _render(
         self, claimed: lifecycle.Claim, reporter: Reporter, saved: Path | None, scratch: Path
@@ -318,11 +318,11 @@ class Runner:
             attempt=fence.attempt,
             spec=spec,
             plan=layout,
-            image=image_of(spec, self._farm.storage),
+            image=image_of(spec, self._farm.storage, scratch),
             out=str(scratch / "video.mp4"),
             loras=adapters_of(spec, self._farm.loras),
             resume=str(saved) if saved else None,
-            save_to=str(self._farm.storage.path(saved_key(*job))),
+            save_to=str(self._farm.saved.path(saved_key(*job))),
             save_every_s=self._farm.settings.checkpoint_seconds,
             cache=cache.policies if cache else None,
         )
@@ -363,11 +363,11 @@ class Runner:
         """Where an earlier attempt saved its latents."""
         if claimed.checkpoint is None:
             return None
-        path = self._farm.storage.path(claimed.checkpoint["key"])
+        path = self._farm.saved.path(claimed.checkpoint["key"])
         return path if path.is_file() else None
 
     def _went_wrong(
-        self, claimed: lifecycle.Claim, fault: RankFault | RankStopped | OSError
+        self, claimed: lifecycle.Claim, fault: RankFault | RankStopped | OSError | WanfarmError
     ) -> str:
         if isinstance(fault, RankStopped):
             lifecycle.cancelled(self._farm, claimed.fence, step=fault.step)
@@ -376,6 +376,8 @@ class Runner:
             why = fault.strerror or "unreadable file"
             message = f"The worker's own disk let it down ({why})."
             fault = RankFault(JobFailure(FailureKind.STORAGE, message))
+        if isinstance(fault, WanfarmError):  # of the result store
+            fault = RankFault(JobFailure(FailureKind.STORAGE, fault.message))
         if fault.failure is _DRAINED:
             lifecycle.requeue_uncharged(self._farm, claimed.fence, _DRAINED.message)
             return "drained"

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared.jobs import lifecycle, running
 from shared.jobs.ledger import Fence, Values
 from shared.machinery.farm import Farm
+from shared.machinery.logs import logger
 from shared.machinery.storage import Stored
 from shared.vocabulary.errors import JobFailure, WanfarmError
 from shared.vocabulary.spec import FailureKind
@@ -24,7 +25,7 @@ from worker.ranks.messages import Done
 T = TypeVar("T")
 
 _COMPLETE_PAUSE_S: Final = 0.5
-_STORE_WAITS_S: Final = (0.5, 1, 2, 4, 8, 16)  # the frames are kept meanwhile, not rendered again
+_STORE_PAUSES_S: Final = (0.5, 30.0)  # the first and the longest
 
 
 def finish(farm: Farm, fence: Fence, done: Done, told: Values) -> None:
@@ -61,7 +62,7 @@ def finish(farm: Farm, fence: Fence, done: Done, told: Values) -> None:
     report = _report(done.report) | told
     warnings = [_warning(one) for one in done.report.warnings]
     note = json.dumps({"result": result, "report": report, "warnings": warnings}).encode()
-    _patiently(lambda: farm.storage.put_bytes(note, _note_key(fence)))
+    _patiently(farm, lambda: farm.storage.put_bytes(note, _note_key(fence)))
     _complete_patiently(farm, partial(lifecycle.complete, farm, fence, result, report, warnings))
 
 
@@ -127,10 +128,11 @@ _NAMES: Final = {
 def _store_patiently(farm: Farm, fence: Fence, paths: dict[str, str]) -> dict[str, Stored]:
     folder = f"videos/{fence.video_id}/{fence.attempt}"
     return _patiently(
+        farm,
         lambda: {
             name: farm.storage.put(Path(path), f"{folder}/{_NAMES[name]}")
             for name, path in paths.items()
-        }
+        },
     )
 
 
@@ -138,14 +140,16 @@ def _note_key(fence: Fence) -> str:
     return f"videos/{fence.video_id}/{fence.attempt}/result.json"
 
 
-def _patiently(put: Callable[[], T]) -> T:
-    """Store something; a store that refuses is asked again for half a minute."""
-    pause = threading.Event()
-    for wait_s in (*_STORE_WAITS_S, None):
+def _patiently(farm: Farm, put: Callable[[], T]) -> T:
+    """Store something; a store that refuses is asked again, and nothing is rendered again."""
+    give_up = time.monotonic() + farm.settings.store_wait_s
+    pause_s, longest_s = _STORE_PAUSES_S
+    while True:
         try:
             return put()
         except WanfarmError as err:
-            if wait_s is None:
+            if time.monotonic() > give_up:
                 raise RankFault(JobFailure(FailureKind.STORAGE, err.message)) from err
-            pause.wait(wait_s)
-    raise AssertionError
+            logger().warning("store.refused", error=err.message, again_in_s=pause_s)
+        threading.Event().wait(pause_s)
+        pause_s = min(2 * pause_s, longest_s)

@@ -6,7 +6,7 @@ from pathlib import Path
 from shared.jobs.removal import image_key
 from shared.machinery.headers import header_of
 from shared.machinery.loras import Loras
-from shared.machinery.storage import LocalStorage
+from shared.machinery.storage import Storage
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from worker.engine.result import Pattern
@@ -43,16 +43,16 @@ def pattern_of(latents: Path | None) -> Pattern:
         return {}
 
 
-def image_of(spec: GenerationSpec, storage: LocalStorage) -> str | None:
-    """Find the input image of a request.
+def image_of(spec: GenerationSpec, storage: Storage, scratch: Path) -> str | None:
+    """Find the input image of a request; one from afar is copied into scratch.
 
     Raises:
         RankFault: of kind `bad_input`, when it is no longer stored.
     """
     if spec.image is None:
         return None
-    path = storage.path(image_key(spec.image.sha256))
-    if not path.is_file():
+    path = storage.at_hand(image_key(spec.image.sha256), scratch)
+    if path is None:
         message = "The input image is no longer stored. Submit it again."
         raise RankFault(JobFailure(FailureKind.BAD_INPUT, message))
     return str(path)

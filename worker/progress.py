@@ -99,7 +99,7 @@ class Reporter:
             self._log.warning("checkpoint.unwritten", error=type(err).__name__)
             return False
         if self._came_from is not None:
-            self._farm.storage.delete(self._came_from["key"])
+            self._farm.saved.delete(self._came_from["key"])
             self._came_from = None
         return asked
 

@@ -17,6 +17,7 @@ from shared.machinery.farm import Farm, open_farm
 from shared.machinery.logs import configure, logger
 from shared.machinery.settings import ConfigurationError, load_settings
 from shared.machinery.tables import Event, Idempotency, LoginToken, Video
+from shared.vocabulary.errors import WanfarmError
 
 _LOCK: Final = 7_221_902
 _EVERY_S: Final = 60.0
@@ -30,6 +31,7 @@ def main() -> None:
     """Run until SIGTERM; several may be started, one works."""
     try:
         settings = load_settings()
+        farm = open_farm(settings)
     except ConfigurationError as err:
         raise SystemExit(f"wanfarm upkeep: {err}") from err
     configure(settings.log_level, service="upkeep")
@@ -40,7 +42,6 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    farm = open_farm(settings)
     ticker = Ticker(farm)
     ticker.start()
     log, next_hourly = logger(), 0.0
@@ -53,6 +54,8 @@ def main() -> None:
                 log.info("upkeep.done", **done)
         except SQLAlchemyError as err:
             log.warning("upkeep.failed", error=type(err).__name__)
+        except WanfarmError as err:  # of the result store
+            log.warning("upkeep.failed", error=err.message)
         stop.wait(_EVERY_S)
     ticker.stop()
     farm.close()
@@ -95,6 +98,7 @@ def _delete(farm: Farm, statement: Delete) -> int:
 
 
 DUTIES: Final[Duties] = {
+    "stopped": removal.stop_deleted,
     "purged": removal.purge,
     "expired": removal.expire,
     "checkpoints": removal.drop_saved,

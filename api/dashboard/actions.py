@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from flask import Blueprint, make_response, redirect, render_template, request, send_file
+from flask import Blueprint, make_response, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
@@ -11,11 +11,13 @@ from api.dashboard.rows import find_row
 from api.dashboard.shell import THEME_COOKIE, THEMES, local_path
 from api.plumbing import asking
 from api.plumbing.auth import check_csrf, require
+from api.plumbing.files import send_stored
 from api.plumbing.runtime import farm
 from shared.jobs import groups, intake, lifecycle, queries
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.jobs.removal import image_key
+from shared.machinery.storage import Served
 from shared.vocabulary.errors import CODES, Fault, WanfarmError
 from shared.vocabulary.ids import new_id
 from shared.vocabulary.request import Overrides
@@ -112,7 +114,5 @@ def input_image(video_id: str) -> Response:
     row = find_row(video_id, require(request, "read"))
     if row["image_sha256"] is None:
         raise WanfarmError("not_found", "This job starts from text alone. It has no image.")
-    path = farm().storage.path(image_key(row["image_sha256"])).absolute()
-    answer = send_file(path, mimetype="image/png", etag=row["image_sha256"], conditional=True)
-    answer.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-    return answer
+    sha256 = row["image_sha256"]
+    return send_stored(image_key(sha256), sha256, Served("image/png", f"{sha256[:16]}.png"))

@@ -142,12 +142,14 @@ def _problems(known: list[Values]) -> list[str]:
 
 
 def _closed_doors() -> list[str]:
-    """What somebody has paused."""
+    """What a full store has closed, or somebody."""
+    farm = farm_of_request()
+    full = pauses.lack_of_room(farm)
     effects = {"intake": "New videos are refused", "dispatch": "No video is started"}
-    return [
+    return ([full] if full else []) + [
         f"{effects[one['what']]}: paused by {one['by']}"
         + (f" ({one['reason']})." if one["reason"] else ".")
-        for one in pauses.closed(farm_of_request())
+        for one in pauses.closed(farm)
     ]
 
 

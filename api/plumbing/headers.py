@@ -15,12 +15,11 @@ from shared.vocabulary.ids import new_id
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PORT: Final = re.compile(r":[0-9]*$")
 _CSP: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "media-src 'self' blob:; connect-src 'self'; font-src 'self'; form-action 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:{files}; "
+    "media-src 'self' blob:{files}; connect-src 'self'; font-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'"
 )
 _ALWAYS: Final = {
-    "Content-Security-Policy": _CSP,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -59,6 +58,8 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     for name, value in _ALWAYS.items():
         response.headers.setdefault(name, value)
+    origin = farm().storage.origin
+    response.headers["Content-Security-Policy"] = _CSP.format(files=f" {origin}" if origin else "")
     _count(response)
     return response
 

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from api.plumbing.wire import is_object
+from shared.jobs.pauses import refuse_full_store
 from shared.jobs.removal import image_key
 from shared.machinery.farm import Farm
 from shared.machinery.images import PARAM, CleanImage, clean, invalid
@@ -15,7 +16,12 @@ _DATA_URL: Final = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
 
 
 def store(farm: Farm, image: CleanImage) -> None:
-    """Keep it; the same picture is kept once."""
+    """Keep it; the same picture is kept once.
+
+    Raises:
+        WanfarmError: `storage_full`, or what the store says.
+    """
+    refuse_full_store(farm)
     farm.storage.put_bytes(image.png, image_key(image.ref.sha256))
 
 

@@ -124,6 +124,7 @@ def _responses(route: Route[Any], refs: dict[Any, Json]) -> Json:
         responses["304"] = {"description": "Not modified."}
     if "Range" in route.headers:
         responses["206"] = {"description": "The range.", "content": _content(route, refs)}
+        responses["302"] = {"description": "Where to fetch it, on a farm that keeps it in S3."}
     if "Last-Event-ID" in route.headers:
         responses["204"] = {"description": "The stream is over."}
     by_status: dict[int, list[str]] = {}

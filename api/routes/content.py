@@ -3,17 +3,19 @@
 import re
 from typing import Annotated, Any, Final, Literal
 
-from flask import Response, request, send_file
+from flask import Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api import presenters
 from api.plumbing.auth import require
+from api.plumbing.files import send_stored
 from api.plumbing.links import check_link
 from api.plumbing.registry import Call, Route, endpoint
 from api.plumbing.runtime import farm
 from api.routes.videos import not_found
 from shared.jobs import queries
 from shared.jobs.ledger import Values
+from shared.machinery.storage import Served
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import is_id
 
@@ -104,15 +106,9 @@ def _send(stored: Values, query: ContentQuery) -> Response:
     if not _SINGLE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
         environ.pop("HTTP_RANGE", None)
     kind, ending = _TYPES[query.variant]
-    response = send_file(
-        farm().storage.path(stored["key"]).absolute(),
-        mimetype=kind,
-        etag=stored["sha256"],
-        conditional=True,
-        as_attachment=query.download,
-        download_name=f"{stored['key'].split('/')[1]}.{ending}",
-    )
-    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    name = f"{stored['key'].split('/')[1]}.{ending}"
+    served = Served(kind, name, attached=query.download)
+    response = send_stored(stored["key"], stored["sha256"], served)
     response.headers["Accept-Ranges"] = "bytes"
     return response
 

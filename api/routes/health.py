@@ -12,12 +12,14 @@ from api.plumbing.registry import Call, NoQuery, Route, endpoint
 from api.plumbing.runtime import farm, runtime
 from api.plumbing.schemas import Readiness
 from api.plumbing.wire import json_response
-from shared.jobs import groups
+from shared.jobs import groups, pauses
 from shared.machinery.database import is_current
 from shared.machinery.farm import Farm
+from shared.machinery.storage import fault_of
 from shared.vocabulary.errors import WanfarmError
 
 _OK: Final = "ok"
+_LITTLE_ROOM: Final = "nearly full, new videos are refused"
 
 
 def _open(path: str, summary: str, returns: type[BaseModel] | None = None) -> Route[NoQuery]:
@@ -65,15 +67,23 @@ def _ready(handles: Farm) -> Readiness:
     checks = {
         "postgres": _OK,
         "schema": _schema(handles),
-        "storage": _OK if handles.storage.is_writable() else "not writable",
+        "storage": _storage(handles),
         "redis": _OK if handles.feed.answers() else "no answer",
     }
     if checks["schema"] == "no answer":
         checks["postgres"] = "no answer"
-    bad = [f"{name}: {said}" for name, said in checks.items() if said != _OK and name != "redis"]
+    bearable = {("redis", checks["redis"]), ("storage", _LITTLE_ROOM)}
+    lame = [one for one in checks.items() if one[1] != _OK]
+    bad = [f"{name}: {said}" for name, said in lame if (name, said) not in bearable]
     if bad:
         raise WanfarmError("not_ready", f"The farm is not ready ({', '.join(bad)}). Retry soon.")
-    return Readiness(status="ok" if checks["redis"] == _OK else "degraded", checks=checks)
+    return Readiness(status="degraded" if lame else "ok", checks=checks)
+
+
+def _storage(handles: Farm) -> str:
+    if fault := fault_of(handles.storage):
+        return "full" if fault.code == "storage_full" else "not writable"
+    return _LITTLE_ROOM if pauses.lack_of_room(handles) else _OK
 
 
 def _schema(handles: Farm) -> str:

@@ -1,4 +1,4 @@
-"""The two doors of the queue, which people may close: intake and dispatch."""
+"""The two doors of the queue, intake and dispatch: people close them, a full store the first."""
 
 from typing import Final, Literal, get_args
 
@@ -40,8 +40,9 @@ def refuse_intake(farm: Farm) -> None:
     """Raise when nothing is taken in.
 
     Raises:
-        WanfarmError: `intake_paused`, with the reason.
+        WanfarmError: `intake_paused`, with the reason, or `storage_full`.
     """
+    refuse_full_store(farm)
     for pause in closed(farm):
         if pause["what"] == "intake":
             why = f": {pause['reason']}" if pause["reason"] else ""
@@ -51,3 +52,24 @@ def refuse_intake(farm: Farm) -> None:
                 "kept. Retry in about a minute.",
                 retry_after_s=60,
             )
+
+
+def refuse_full_store(farm: Farm) -> None:
+    """Raise when what is taken in might not be stored in the end.
+
+    Raises:
+        WanfarmError: `storage_full`.
+    """
+    if said := lack_of_room(farm):
+        raise WanfarmError("storage_full", said, retry_after_s=60)
+
+
+def lack_of_room(farm: Farm) -> str | None:
+    """Say that the store has too little room for new videos, if so."""
+    free, least = farm.storage.free_bytes(), farm.settings.min_free_mb
+    if free is None or free >= least * 2**20:
+        return None
+    return (
+        f"The result store has {free >> 20} MiB left. New videos are refused below {least} MiB "
+        "(WANFARM_MIN_FREE_MB), so that those taken can be stored. Delete some, or free space."
+    )

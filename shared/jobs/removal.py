@@ -1,5 +1,6 @@
 """How a video goes for good: mark, files, row; in this order, so that a crash leaves a mark."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Row, case, func, select, update
@@ -7,9 +8,10 @@ from sqlalchemy import delete as sql_delete
 
 from shared.jobs import lifecycle
 from shared.machinery.farm import Farm
+from shared.machinery.logs import logger
 from shared.machinery.tables import Attempt, Tenant, Video
 from shared.vocabulary.errors import WanfarmError
-from shared.vocabulary.states import MOVES
+from shared.vocabulary.states import MOVES, VideoState
 
 _FINAL = [state for state in MOVES if state.is_final]
 _SAVED = "checkpoints"
@@ -22,12 +24,29 @@ def delete(farm: Farm, video_id: str, *, by: str) -> None:
     with farm.db.connect() as db:
         marked = update(Video).where(Video.id == video_id)
         db.execute(marked.values(delete_requested_at=func.now()))
+    _stop(farm, video_id, by)
     try:
+        purge(farm, video_id)
+    except WanfarmError as err:  # of the store; nobody finds the video any more, so upkeep goes on
+        logger(job_id=video_id).warning("video.purged_later", error=err.message)
+
+
+def _stop(farm: Farm, video_id: str, by: str) -> None:
+    with contextlib.suppress(WanfarmError):  # it is over, or gone, or upkeep asks again
         lifecycle.cancel(farm, video_id, by=by, reason="deleted")
-    except WanfarmError as err:
-        if err.code not in {"not_cancellable", "video_not_found"}:  # it is over, or gone
-            raise
-    purge(farm, video_id)
+
+
+def stop_deleted(farm: Farm) -> int:
+    """Stop videos that were marked and not stopped, as by a process that died; returns how many."""
+    unasked = (Video.state == VideoState.QUEUED) | Video.cancel_requested_at.is_(None)
+    statement = select(Video.id).where(
+        Video.delete_requested_at.isnot(None), Video.state.not_in(_FINAL), unasked
+    )
+    with farm.db.connect() as db:
+        ids = db.scalars(statement.limit(64)).all()
+    for video_id in ids:
+        _stop(farm, video_id, "upkeep")
+    return len(ids)
 
 
 def purge(farm: Farm, *video_ids: str) -> int:
@@ -41,7 +60,7 @@ def purge(farm: Farm, *video_ids: str) -> int:
         rows = db.execute(statement.limit(64)).all()
     for video_id, image in rows:
         farm.storage.delete_tree(f"videos/{video_id}")
-        farm.storage.delete_tree(f"{_SAVED}/{video_id}")
+        farm.saved.delete_tree(f"{_SAVED}/{video_id}")
         _remove_row(farm, video_id)
         if image:
             _drop_unused_image(farm, image)
@@ -73,15 +92,18 @@ def expire(farm: Farm) -> int:
     return len(ids)
 
 
-def drop_saved(farm: Farm, *video_ids: str) -> int:
-    """Remove saved latents of videos that are over, without ids of all; returns of how many."""
-    left = video_ids or farm.storage.names(_SAVED)
+def drop_saved(farm: Farm) -> int:
+    """Remove saved latents of videos that are over; returns of how many.
+
+    They are in the data directory, which may be the host's own: each host looks after its own.
+    """
+    left = farm.saved.names(_SAVED)
     unfinished = select(Video.id).where(Video.id.in_(left), Video.state.not_in(_FINAL))
     with farm.db.connect() as db:
         wanted = set(db.scalars(unfinished))
     over = [video_id for video_id in left if video_id not in wanted]
     for video_id in over:
-        farm.storage.delete_tree(f"{_SAVED}/{video_id}")
+        farm.saved.delete_tree(f"{_SAVED}/{video_id}")
     return len(over)
 
 
@@ -92,14 +114,12 @@ def saved_key(video_id: str, attempt: int) -> str:
 
 def drop_strays(farm: Farm) -> int:
     """Remove stored files that nothing refers to; returns how many folders and files."""
-    found = list(strays(farm))
-    for key in found:
+    found = 0
+    for key in strays(farm):  # each at once: an image may be sent again while others are looked at
         farm.storage.delete_tree(key)
         farm.storage.delete(key)
-    left = farm.storage.unfinished(_GRACE_S)
-    for path in left:
-        path.unlink(missing_ok=True)
-    return len(found) + len(left)
+        found += 1
+    return found + sum(one.drop_unfinished(_GRACE_S) for one in (farm.storage, farm.saved))
 
 
 def strays(farm: Farm) -> Iterator[str]:

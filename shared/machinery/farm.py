@@ -8,19 +8,20 @@ from shared.machinery.database import connect
 from shared.machinery.doorbell import Doorbell
 from shared.machinery.feed import Feed
 from shared.machinery.loras import Loras
-from shared.machinery.settings import Settings
-from shared.machinery.storage import LocalStorage
+from shared.machinery.settings import ConfigurationError, Settings
+from shared.machinery.storage import LocalStorage, Storage
 
 
 @dataclass(frozen=True, slots=True)
 class Farm:
-    """Settings, Postgres, Redis twice (doorbell and feed), the result store, the adapters."""
+    """Settings, Postgres, Redis twice (doorbell and feed), results, saved latents, adapters."""
 
     settings: Settings
     db: Engine
     doorbell: Doorbell
     feed: Feed
-    storage: LocalStorage
+    storage: Storage
+    saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
 
     def close(self) -> None:
@@ -31,12 +32,34 @@ class Farm:
 
 
 def open_farm(settings: Settings) -> Farm:
-    """Build all handles; nothing connects yet."""
+    """Build all handles; nothing connects yet.
+
+    Raises:
+        ConfigurationError: when the result store is a bucket and lacks what that needs.
+    """
     return Farm(
         settings=settings,
         db=connect(settings),
         doorbell=Doorbell(settings),
         feed=Feed(settings),
-        storage=LocalStorage(settings.data_dir),
+        storage=open_storage(settings),
+        saved=LocalStorage(settings.data_dir),
         loras=Loras(settings.lora_dir),
     )
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Choose where results go.
+
+    Raises:
+        ConfigurationError: without the package or the credentials that a bucket needs.
+    """
+    if settings.s3_bucket is None:
+        return LocalStorage(settings.data_dir)
+    try:
+        from shared.machinery.storage_s3 import S3Storage
+    except ImportError as err:
+        raise ConfigurationError(
+            "WANFARM_S3_BUCKET is set and boto3 is not installed. Install wanfarm[s3]."
+        ) from err
+    return S3Storage(settings)

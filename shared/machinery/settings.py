@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import NoDecode, SettingsConfigDict
@@ -44,6 +45,13 @@ def _redis(url: str) -> str:
     return url
 
 
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError("must be http:// or https://, a host and maybe a port, and no path")
+    return url
+
+
 def _known_model(name: str) -> str:
     if name not in MODELS:
         raise ValueError(f"must be one of {', '.join(MODELS)}")
@@ -76,6 +84,22 @@ class Settings(CacheSettings):
     key_prefix: str = Field(default="wanfarm:", description="Before every Redis key and channel.")
     data_dir: Path = Field(
         default=Path(".wanfarm"), description="Results, images and the state of `wanfarm up`."
+    )
+    min_free_mb: Annotated[int, Field(ge=0)] = Field(
+        default=1024,
+        description="Free MiB in it below which no video is taken, so that those taken fit.",
+    )
+    s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(
+        default=None, description="Bucket for results and images, in place of `WANFARM_DATA_DIR`."
+    )
+    s3_endpoint: Annotated[str, AfterValidator(_origin)] | None = Field(
+        default=None, description="Where the bucket is, for clients too; Amazon's if not set."
+    )
+    s3_region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] = Field(
+        default="us-east-1", description="Region of the bucket."
+    )
+    s3_prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+/)+$")] = Field(
+        default="wanfarm/", description="Before every key; all below it is the farm's."
     )
     models_dir: Path = Field(
         default=Path(".wanfarm/models"), description="Checkpoints, one directory each."
@@ -121,6 +145,9 @@ class Settings(CacheSettings):
         default=5, description="How often lost rings and leases are looked for."
     )
     idle_look_s: Seconds = Field(default=30, description="How often an idle parent looks unasked.")
+    store_wait_s: Annotated[float, Field(ge=0)] = Field(
+        default=600, description="How long a finished video waits for a store that refuses it."
+    )
     run_limit_s: Seconds = Field(default=14_400, description="Longest attempt.")
     drain_s: Seconds = Field(default=600, description="Grace of a running job at SIGTERM.")
 
@@ -232,6 +259,10 @@ def _check_together(settings: Settings, aliases: Mapping[str, str]) -> None:
     if (settings.cache_scm_compute_bins is None) != (settings.cache_scm_cache_bins is None):
         raise ConfigurationError(
             "WANFARM_CACHE_SCM_COMPUTE_BINS and WANFARM_CACHE_SCM_CACHE_BINS go together. Set both."
+        )
+    if settings.s3_bucket is None and settings.s3_endpoint is not None:
+        raise ConfigurationError(
+            "WANFARM_S3_ENDPOINT is set and WANFARM_S3_BUCKET is not. Set both, or neither."
         )
     degrees = degrees_of(settings.parallel)
     for model in (MODELS[name] for name in settings.models):

@@ -120,6 +120,7 @@ def raise_town(state: Path, stack: ExitStack) -> Town:
         DATABASE_URL=straight,
         REDIS_URL=servers["redis"].url,
         data_dir=data,
+        min_free_mb=16,
         models_dir=models,
         models=(MODEL,),
         default_text_model=MODEL,

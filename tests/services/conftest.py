@@ -61,7 +61,7 @@ def start(farm, checkpoint):
     """Start a parent with some engine."""
     made = []
 
-    def make(engine: str) -> Parent:
+    def make(engine: str, farm=farm) -> Parent:
         made.append(Parent(farm, checkpoint, f"tests.engine.filming:{engine}"))
         return made[-1]
 

@@ -4,10 +4,11 @@ import os
 import time
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from shared.jobs import lifecycle, queries, removal, running
 from shared.machinery.tables import Attempt, Event, Video
+from shared.vocabulary.errors import WanfarmError
 from tests.services.jobs import (
     DIED,
     RESULT,
@@ -104,6 +105,46 @@ def test_deleting_what_is_gone_is_fine(farm, times):
     assert rows(farm) == 0
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_video_whose_deletion_died_half_way_is_stopped_and_purged(farm, runs):
+    video_id = submit(farm)
+    fence = take(farm).fence if runs else None
+    edit(farm, video_id, delete_requested_at=ago(1))
+
+    assert removal.stop_deleted(farm) == 1
+    assert removal.stop_deleted(farm) == 0
+
+    if fence:
+        assert running.renew(farm, fence) is True
+        lifecycle.cancelled(farm, fence)
+    assert (removal.purge(farm), rows(farm)) == (1, 0)
+
+
+MOVES_ON = """
+CREATE FUNCTION moves_on() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER moves_on BEFORE UPDATE ON videos FOR EACH ROW
+WHEN (NEW.cancel_requested_at IS NOT NULL) EXECUTE FUNCTION moves_on()
+"""
+
+
+def test_a_video_that_moves_under_our_hands_is_deleted_all_the_same(farm):
+    """Whoever deletes it is told so once it is hidden: nobody could find it for a second try."""
+    video_id = submit(farm)
+    with farm.db.connect() as db:
+        db.execute(text(MOVES_ON))
+    try:
+        with pytest.raises(WanfarmError, match="keeps moving"):
+            lifecycle.cancel(farm, video_id, by="a person")
+
+        removal.delete(farm, video_id, by="a person")
+    finally:
+        with farm.db.connect() as db:
+            db.execute(text("DROP FUNCTION moves_on CASCADE"))
+
+    assert queries.one(farm, video_id, None) is None
+    assert (removal.stop_deleted(farm), removal.purge(farm), rows(farm)) == (1, 1, 0)
+
+
 def test_what_nobody_deleted_is_never_purged(farm):
     completed(farm)
 
@@ -187,15 +228,3 @@ def test_what_a_late_worker_stored_is_removed_and_what_is_needed_never(farm):
         True,
         False,
     ]
-
-
-def test_what_a_killed_writer_left_is_removed_when_it_is_old(farm):
-    farm.storage.put_bytes(b"mp4", "images/x")
-    young, old = (farm.storage.path("images/x").with_name(f".{n}.part") for n in "ab")
-    for part in (young, old):
-        part.touch()
-    os.utime(old, (0, 0))
-
-    removal.drop_strays(farm)
-
-    assert (young.exists(), old.exists()) == (True, False)

@@ -69,6 +69,11 @@ def test_every_kind_of_value_is_read_from_its_variable():
 WRONG = {
     "database_url": "mysql://db/farm",
     "redis_url": "localhost:6379",
+    "min_free_mb": -1,
+    "s3_bucket": "My_Bucket",
+    "s3_endpoint": "minio:9000",
+    "s3_region": "Home Town",
+    "s3_prefix": "no-slash",
     "port": 70_000,
     "api_processes": 0,
     "api_threads": 1,
@@ -85,6 +90,7 @@ WRONG = {
     "heartbeat_s": -1,
     "tick_s": 0,
     "idle_look_s": 0,
+    "store_wait_s": -1,
     "run_limit_s": 0,
     "drain_s": 0,
     "group": "My Group",
@@ -213,6 +219,11 @@ def test_secrets_are_not_shown():
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_says_what_it_is_for(name):
     assert Settings.model_fields[name].description.endswith(".")
+
+
+def test_an_endpoint_without_a_bucket_is_not_ignored():
+    with pytest.raises(ConfigurationError, match="WANFARM_S3_BUCKET is not"):
+        load_settings(s3_endpoint="http://localhost:9000")
 
 
 def test_a_heartbeat_that_a_lease_cannot_outlive_is_refused():
