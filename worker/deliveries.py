@@ -119,12 +119,13 @@ def _signature(secret: str, text: bytes) -> str:
 
 def _body(farm: Farm, due: Due) -> str | None:
     """Render what every try will carry; None when its video is gone."""
-    data: dict[str, Any] = {"webhook_id": due.endpoint_id}
+    data: dict[str, Any] = {"id": due.endpoint_id, "object": "webhook"}
     if due.video_id is not None:
         row = queries.one(farm, due.video_id, None)
         if row is None:
             return None
-        data = presenters.video(farm, row, farm.settings.public_url or "").model_dump(mode="json")
+        base_url = (farm.settings.public_url or "").rstrip("/")
+        data = presenters.video(farm, row, base_url).model_dump(mode="json")
     event = {
         "id": due.id,
         "object": "event",

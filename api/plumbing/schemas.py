@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import ConfigDict, Field
+
 from shared.vocabulary.video import Json, Shape
 
 
@@ -174,6 +176,78 @@ class KeyList(Shape):
 
     object: Literal["list"] = "list"
     data: list[KeyObject]
+
+
+class WebhookObject(Shape):
+    """An address that is told of its tenant's videos; a 410 from it turns `enabled` off."""
+
+    id: str
+    object: Literal["webhook"] = "webhook"
+    tenant: str
+    url: str
+    events: list[str]
+    description: str | None
+    enabled: bool
+    created_at: int
+
+
+class WebhookList(Shape):
+    """All webhooks, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[WebhookObject]
+
+
+class WebhookDeleted(Shape):
+    """A webhook that is gone."""
+
+    id: str
+    object: Literal["webhook.deleted"] = "webhook.deleted"
+    deleted: Literal[True] = True
+
+
+class SecretObject(Shape):
+    """What signs the tenant's webhooks; `former` signs too, until `former_until`."""
+
+    object: Literal["webhook.secret"] = "webhook.secret"
+    secret: str
+    former: str | None
+    former_until: int | None
+
+
+class DeliveryObject(Shape):
+    """One event for one receiver, and its newest try: `at` to `problem` are of that one.
+
+    While a try is under way it has no status yet; `next_try_at` is when it is given up for lost.
+    """
+
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+    id: str
+    object: Literal["webhook.delivery"] = "webhook.delivery"
+    type: str
+    tenant: str
+    webhook_id: str | None
+    url: str
+    video_id: str | None
+    created_at: int
+    state: Literal["pending", "delivered", "dead"]
+    tries: int = Field(alias="try")
+    at: int | None
+    status_code: int | None
+    latency_ms: int | None
+    response_head: str | None
+    problem: str | None
+    next_try_at: int | None
+
+
+class DeliveryList(Shape):
+    """A page of deliveries; go on with `after` = `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[DeliveryObject]
+    last_id: str | None
+    has_more: bool
 
 
 class Readiness(Shape):

@@ -239,7 +239,7 @@ def prune(farm: Farm) -> int:
         return db.execute(old).rowcount
 
 
-def waiting(farm: Farm) -> int:
+def pending(farm: Farm) -> int:
     """Count the deliveries that are not over."""
     with farm.db.connect() as db:
         return db.scalar(select(func.count()).select_from(WebhookDelivery).where(*PENDING)) or 0

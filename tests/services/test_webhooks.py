@@ -1,32 +1,34 @@
 """Webhooks: born with the move, signed, sent until they are taken, and the log tells the truth."""
 
-import json
-import signal
-import ssl
+import socket
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event, func, select, update
+from sqlalchemy import event, update
 from standardwebhooks import WebhookVerificationError
 
 from shared.jobs import deliveries, keys, lifecycle, removal, webhooks
-from shared.jobs.deliveries import LEASE_S, WAITS_S, Answer
-from shared.jobs.outbox import FINAL_EVENTS
+from shared.jobs.deliveries import WAITS_S, Answer
+from shared.machinery.settings import child_environment
 from shared.machinery.tables import Tenant, WebhookDelivery
 from shared.vocabulary.errors import StaleAttempt
-from tests.farm.conftest import ROOT, environment
+from tests.farm.conftest import ROOT
+from tests.services.hooks import (
+    NO,
+    RESULT,
+    completed,
+    due_in_s,
+    let_be_due,
+    listen,
+    log,
+    secret,
+    send,
+    told,
+)
 from tests.services.jobs import DIED, ago, claimed, row, submit, take
-from tests.services.receiver import CERTIFICATE, Receiver
+from tests.services.receiver import Receiver
 from worker import upkeep
-from worker.deliveries import Deliverer, deliver
-from worker.outgoing import Sender
-
-NO = Answer(500, 3)
-RESULT = {"bytes": 1, "sha256": "0" * 64, "files": {}, "codec": "h264"}
-RESULT |= {"width": 64, "height": 64, "frames": 5, "fps": 16}
 
 
 @pytest.fixture
@@ -38,52 +40,6 @@ def settings(settings):
 def receiver():
     with Receiver() as one:
         yield one
-
-
-def completed(farm, **given) -> str:
-    claim = claimed(farm, **given)
-    lifecycle.complete(farm, claim.fence, RESULT, {})
-    return claim.fence.video_id
-
-
-def listen(farm, url: str, *events: str, tenant: str = "default") -> dict:
-    keys.ensure_tenant(farm, tenant)
-    given = {"url": url, "events": list(events or FINAL_EVENTS)}
-    return webhooks.add(farm, tenant, given)
-
-
-def log(farm) -> list[dict]:
-    """The deliveries, oldest first."""
-    return webhooks.deliveries(farm, None, state=None, after=None, limit=100).rows[::-1]
-
-
-def told(farm) -> list[tuple]:
-    return sorted((one["type"], one["url"]) for one in log(farm))
-
-
-def send(farm) -> int:
-    """Make one try for everything that is due."""
-    tries = 0
-    sender = Sender(ssl.create_default_context(), farm.settings.webhook_allow_private, total_s=5)
-    while due := deliveries.claim(farm):
-        deliver(farm, sender, due)
-        tries += 1
-    return tries
-
-
-def let_be_due(farm) -> None:
-    with farm.db.connect() as db:
-        db.execute(update(WebhookDelivery).values(next_at=ago(1)))
-
-
-def due_in_s(farm) -> float:
-    with farm.db.connect() as db:
-        left = func.extract("epoch", WebhookDelivery.next_at - func.now())
-        return float(db.scalar(select(left)))
-
-
-def secret(farm) -> str:
-    return webhooks.secrets_of(farm, "default").current
 
 
 def fail(farm, claim) -> None:
@@ -233,7 +189,28 @@ def test_a_test_event_needs_no_video(farm, receiver):
     send(farm)
 
     said = receiver.got[0].verify(secret(farm))
-    assert (said["type"], said["data"]) == ("webhook.test", {"webhook_id": hook["id"]})
+    assert (said["type"], said["data"]) == ("webhook.test", {"id": hook["id"], "object": "webhook"})
+
+
+def test_the_receiver_of_the_documentation_verifies_what_it_gets(farm, eventually):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    page = (ROOT / "docs/how-to/webhooks.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    listen(farm, f"http://127.0.0.1:{port}/")
+    video_id = completed(farm)
+    run = [sys.executable, "-u", "-c", code.replace("8000", str(port))]
+    environment = child_environment(WEBHOOK_SECRET=secret(farm))
+    with subprocess.Popen(run, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            eventually(lambda: let_be_due(farm) or (send(farm) and log(farm)[0]["delivered_at"]))
+            webhooks.redeliver(farm, log(farm)[0]["id"], None)
+            send(farm)
+        finally:
+            process.terminate()
+        said = process.stdout.read()
+
+    assert said.split() == ["video.completed", video_id]
 
 
 # --- what is not taken
@@ -306,144 +283,6 @@ def test_nobody_there_is_a_failure_that_says_so(farm):
     (one,) = log(farm)
     assert (one["status_code"], one["delivered_at"]) == (None, None)
     assert "refused the connection" in one["problem"]
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "[::1]"])
-def test_outside_a_lab_nothing_private_is_called_however_it_is_written(receiver, host):
-    tls = ssl.create_default_context()
-    url = f"https://{host}:{receiver.port}/"
-
-    answer = Sender(tls).post(url, b"{}", {})
-    shown = Sender(tls, allow_private=True).post(url.replace("https", "http"), b"{}", {})
-
-    assert answer.status is None
-    assert "public internet" in answer.problem
-    assert host == "[::1]" or shown.status == 200  # the address does lead to the receiver
-    assert len(receiver.got) == (host != "[::1]")
-
-
-def test_the_certificate_must_be_the_hosts(tmp_path):
-    trusting = ssl.create_default_context(cafile=CERTIFICATE)
-    with Receiver(secure=True) as receiver:
-        url = f"https://localhost:{receiver.port}/"
-
-        good = Sender(trusting, allow_private=True).post(url, b"{}", {})
-        other_name = Sender(trusting, allow_private=True).post(
-            url.replace("localhost", "127.0.0.1"), b"{}", {}
-        )
-        unknown = Sender(ssl.create_default_context(), allow_private=True).post(url, b"{}", {})
-
-    assert (good.status, good.head) == (200, "thank you")
-    assert [one.status for one in (other_name, unknown)] == [None, None]
-    assert "certificate" in other_name.problem
-    assert "certificate" in unknown.problem
-    assert len(receiver.got) == 1
-
-
-def test_a_receiver_that_does_not_answer_is_left_in_time(receiver):
-    receiver.go.clear()
-
-    answer = Sender(ssl.create_default_context(), allow_private=True, total_s=0.2).post(
-        receiver.url, b"{}", {}
-    )
-
-    assert (answer.status, answer.problem) == (None, "No answer came in time.")
-
-
-def test_of_a_long_answer_only_the_beginning_is_read(receiver):
-    receiver.text = "\0" + "x" * 5_000_000
-
-    answer = Sender(ssl.create_default_context(), allow_private=True).post(receiver.url, b"", {})
-
-    assert (answer.status, len(answer.head), answer.head[:2]) == (200, 1024, "\ufffdx")
-
-
-# --- who sends
-
-
-def test_a_slow_receiver_does_not_hold_up_the_others(farm, receiver, eventually):
-    receiver.go.clear()
-    listen(farm, receiver.url)
-    ended = [completed(farm) for _ in range(17)]  # one more than there are threads
-    deliverer = Deliverer(farm)
-    deliverer.start()
-    try:
-        eventually(lambda: receiver.got)
-        with Receiver() as quick:
-            ended.append(completed(farm, webhook_url=quick.url))
-            eventually(lambda: quick.got)
-        assert len(receiver.got) <= 4
-        receiver.go.set()
-        eventually(lambda: len(receiver.got) == len(ended))
-    finally:
-        receiver.go.set()
-        deliverer.stop()
-        deliverer.join(20)
-    assert {json.loads(got.body)["data"]["id"] for got in receiver.got} == set(ended)
-
-
-def test_a_late_record_of_a_try_changes_nothing(farm):
-    listen(farm, "http://all/")
-    completed(farm)
-    first = deliveries.claim(farm)
-    assert LEASE_S - 5 < due_in_s(farm) <= LEASE_S
-    let_be_due(farm)
-    second = deliveries.claim(farm)
-
-    assert deliveries.record(farm, first, NO) is False
-    assert deliveries.record(farm, second, Answer(200, 5)) is True
-    (one,) = log(farm)
-    assert (one["tries"], one["status_code"]) == (2, 200)
-
-
-def test_of_many_who_look_at_once_one_takes_a_delivery(farm):
-    listen(farm, "http://all/")
-    completed(farm)
-    found, start = [], threading.Barrier(8)
-
-    def look() -> None:
-        start.wait(10)
-        found.append(deliveries.claim(farm))
-
-    threads = [threading.Thread(target=look) for _ in range(8)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-
-    assert sum(due is not None for due in found) == 1
-
-
-def test_a_process_killed_while_it_sends_is_followed_by_another_that_sends_again(
-    farm, receiver, eventually
-):
-    listen(farm, receiver.url)
-    completed(farm)
-    receiver.go.clear()
-    with start_upkeep(farm) as first:
-        eventually(lambda: receiver.got, within=30)
-        first.kill()  # after it was sent, before an answer could be written down
-    let_be_due(farm)
-    receiver.go.set()
-    with start_upkeep(farm) as second:
-        eventually(lambda: log(farm)[0]["delivered_at"], within=30)
-        second.send_signal(signal.SIGTERM)
-        assert second.wait(20) == 0
-
-    assert len(receiver.got) == 2
-    assert len({(got.id, got.body) for got in receiver.got}) == 1
-    assert log(farm)[0]["tries"] == 2
-
-
-@contextmanager
-def start_upkeep(farm):
-    with subprocess.Popen(
-        [sys.executable, "-m", "worker.upkeep"], env=environment(farm.settings), cwd=ROOT
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 # --- what people do with the log
