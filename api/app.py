@@ -14,7 +14,18 @@ from api.plumbing.metrics import Metrics
 from api.plumbing.openapi import DOCUMENT, document
 from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
-from api.routes import content, events, health, keys, loras, models, operations, unbuilt, videos
+from api.routes import (
+    content,
+    events,
+    health,
+    keys,
+    loras,
+    models,
+    operations,
+    unbuilt,
+    videos,
+    webhooks,
+)
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import open_farm
 from shared.machinery.logs import configure
@@ -28,6 +39,7 @@ ENDPOINTS: Final = (
     *loras.ENDPOINTS,
     *operations.ENDPOINTS,
     *keys.ENDPOINTS,
+    *webhooks.ENDPOINTS,
     *health.ENDPOINTS,
 )
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -79,6 +79,7 @@ _DELIVERY: Final = (
     click.option("--priority", type=int, help="Higher starts sooner."),
     click.option("--start-within", "start_within_s", type=int, help="Seconds; else cancelled."),
     click.option("--finish-within", "finish_within_s", type=int, help="Seconds; else ended."),
+    click.option("--webhook", "webhook_url", help="An https address to tell of the end."),
 )
 _IMAGE: Final = click.option(
     "--image",

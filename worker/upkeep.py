@@ -1,4 +1,4 @@
-"""The slow duties, once a minute by one process at a time: purge, expire, prune."""
+"""The slow duties, once a minute by one process at a time, and webhooks by every one."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Delete, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import removal
+from shared.jobs import removal, webhooks
 from shared.jobs.ledger import in_seconds
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import Farm, open_farm
@@ -18,6 +18,7 @@ from shared.machinery.logs import configure, logger
 from shared.machinery.settings import ConfigurationError, load_settings
 from shared.machinery.tables import Event, Idempotency, LoginToken, Video
 from shared.vocabulary.errors import WanfarmError
+from worker.deliveries import Deliverer
 
 _LOCK: Final = 7_221_902
 _EVERY_S: Final = 60.0
@@ -28,7 +29,7 @@ Duties = Mapping[str, Callable[[Farm], int]]
 
 
 def main() -> None:
-    """Run until SIGTERM; several may be started, one works."""
+    """Run until SIGTERM; of several one does the duties, and all send webhooks."""
     try:
         settings = load_settings()
         farm = open_farm(settings)
@@ -42,8 +43,9 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    ticker = Ticker(farm)
+    ticker, deliverer = Ticker(farm), Deliverer(farm)
     ticker.start()
+    deliverer.start()
     log, next_hourly = logger(), 0.0
     while not stop.is_set():
         duties = DUTIES
@@ -58,6 +60,8 @@ def main() -> None:
             log.warning("upkeep.failed", error=err.message)
         stop.wait(_EVERY_S)
     ticker.stop()
+    deliverer.stop()
+    deliverer.join()
     farm.close()
 
 
@@ -105,6 +109,7 @@ DUTIES: Final[Duties] = {
     "steps": prune_steps,
     "idempotency": prune_idempotency,
     "logins": prune_logins,
+    "deliveries": webhooks.prune,
 }
 HOURLY: Final[Duties] = {"strays": removal.drop_strays}  # it looks at every stored name
 

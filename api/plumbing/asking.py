@@ -84,6 +84,7 @@ def settle(farm: Farm, fields: Overrides, image: ImageRef | None) -> Resolved:
         default_image_model=settings.default_image_model,
         image=image,
         adapters=farm.loras,
+        private_webhooks=settings.webhook_allow_private,
     )
 
 

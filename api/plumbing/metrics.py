@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.plumbing.hub import Hub
-from shared.jobs import estimates, queries
+from shared.jobs import estimates, queries, webhooks
 from shared.machinery.farm import Farm
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -73,6 +73,11 @@ class _FarmGauges(Collector):
             jobs.add_metric(["queued"], board.queued)
             jobs.add_metric(["in_progress"], board.in_progress)
             yield jobs
+            hooks = GaugeMetricFamily(
+                "wanfarm_webhooks_pending", "Webhooks that are not delivered and not given up."
+            )
+            hooks.add_metric([], webhooks.pending(self._farm))
+            yield hooks
             yield from _accuracy(self._farm)
         streams = GaugeMetricFamily(
             "wanfarm_sse_streams", "Held-open answers of the process that answered this scrape."

@@ -1,17 +1,10 @@
-"""The shapes of answers: what /openapi.json promises and presenters fill."""
+"""The shapes of answers beside the video: what /openapi.json promises and routes fill."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
 
-State = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
-Json = dict[str, Any]
-
-
-class Shape(BaseModel):
-    """Base of every answer: all keys always present."""
-
-    model_config = ConfigDict(extra="forbid")
+from shared.vocabulary.video import Json, Shape
 
 
 class FieldFault(Shape):
@@ -37,150 +30,6 @@ class ErrorEnvelope(Shape):
     """The body of every answer that is not a success."""
 
     error: ErrorBody
-
-
-class JobError(Shape):
-    """Why a video failed or was cancelled."""
-
-    code: str
-    message: str
-    type: Literal["job_error"] = "job_error"
-    param: None = None
-    retryable: bool
-    attempt: int | None
-
-
-class Warned(Shape):
-    """What the sender should know about a request that was taken."""
-
-    code: str
-    param: str | None
-    message: str
-
-
-class QueuePlace(Shape):
-    """Where a waiting video stands."""
-
-    position: int
-    ahead_gpu_seconds: None = None
-    reason: Literal["waiting_for_group", "no_group_for_model", "retry_backoff"]
-
-
-class Eta(Shape):
-    """When a video is expected to start and end; absolute, so that a body stays the same.
-
-    8 of 10 runs end between `earliest` and `latest`. `basis` says what that rests on: `measured`,
-    runs of just this shape, or the steps of this run; `interpolated`, other runs of its model;
-    `prior`, a published figure, before there are any.
-    """
-
-    starts_at: int | None
-    completes_at: int
-    earliest: int
-    latest: int
-    basis: Literal["measured", "interpolated", "prior"]
-
-
-class AttemptError(Shape):
-    """Why an attempt ended badly."""
-
-    code: str
-    message: str
-
-
-class AttemptObject(Shape):
-    """One try of one group."""
-
-    n: int
-    group: str
-    gpus: int
-    started_at: int
-    resumed_at_step: None = None
-    ended_at: int | None
-    outcome: str | None
-    error: AttemptError | None
-
-
-class ResultObject(Shape):
-    """The finished file."""
-
-    bytes: int
-    sha256: str
-    width: int
-    height: int
-    frames: int
-    fps: int
-    codec: str
-
-
-class Urls(Shape):
-    """Where the video's other faces are."""
-
-    self: str
-    events: str
-    cancel: str
-    content: str | None
-    thumbnail: str | None
-    spritesheet: str | None
-    provenance: None = None
-    log: None = None
-
-
-class VideoObject(Shape):
-    """A video: what the Videos dialect knows first, then what this farm adds."""
-
-    id: str
-    object: Literal["video"] = "video"
-    model: str
-    status: State
-    progress: int
-    created_at: int
-    completed_at: int | None
-    expires_at: int | None
-    seconds: str
-    size: str
-    prompt: str
-    remixed_from_video_id: str | None
-    error: JobError | None
-    url: str | None
-    quality: str
-    num_outputs: Literal[1] = 1
-    fps: int
-    num_frames: int
-    duration_s: float
-    inference_time_s: float | None
-    peak_memory_mb: int | None
-    spec: Json
-    started_at: int | None
-    cancel_requested_at: int | None
-    priority: int
-    key: str
-    tenant: str
-    batch_id: None = None
-    promoted_from_video_id: None = None
-    metadata: dict[str, str]
-    start_by: int | None
-    finish_by: int | None
-    warnings: list[Warned]
-    queue: QueuePlace | None
-    eta: Eta | None
-    progress_detail: Json | None
-    attempts: list[AttemptObject] | None
-    timings: dict[str, float] | None
-    gpu_seconds: float | None
-    result: ResultObject | None
-    provenance: Json | None
-    urls: Urls
-
-
-class VideoPage(Shape):
-    """A page of videos; go on with `after` = `last_id`."""
-
-    object: Literal["list"] = "list"
-    data: list[VideoObject]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class VideoDeleted(Shape):
@@ -327,6 +176,78 @@ class KeyList(Shape):
 
     object: Literal["list"] = "list"
     data: list[KeyObject]
+
+
+class WebhookObject(Shape):
+    """An address that is told of its tenant's videos; a 410 from it turns `enabled` off."""
+
+    id: str
+    object: Literal["webhook"] = "webhook"
+    tenant: str
+    url: str
+    events: list[str]
+    description: str | None
+    enabled: bool
+    created_at: int
+
+
+class WebhookList(Shape):
+    """All webhooks, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[WebhookObject]
+
+
+class WebhookDeleted(Shape):
+    """A webhook that is gone."""
+
+    id: str
+    object: Literal["webhook.deleted"] = "webhook.deleted"
+    deleted: Literal[True] = True
+
+
+class SecretObject(Shape):
+    """What signs the tenant's webhooks; `former` signs too, until `former_until`."""
+
+    object: Literal["webhook.secret"] = "webhook.secret"
+    secret: str
+    former: str | None
+    former_until: int | None
+
+
+class DeliveryObject(Shape):
+    """One event for one receiver, and its newest try: `at` to `problem` are of that one.
+
+    While a try is under way it has no status yet; `next_try_at` is when it is given up for lost.
+    """
+
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+    id: str
+    object: Literal["webhook.delivery"] = "webhook.delivery"
+    type: str
+    tenant: str
+    webhook_id: str | None
+    url: str
+    video_id: str | None
+    created_at: int
+    state: Literal["pending", "delivered", "dead"]
+    tries: int = Field(alias="try")
+    at: int | None
+    status_code: int | None
+    latency_ms: int | None
+    response_head: str | None
+    problem: str | None
+    next_try_at: int | None
+
+
+class DeliveryList(Shape):
+    """A page of deliveries; go on with `after` = `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[DeliveryObject]
+    last_id: str | None
+    has_more: bool
 
 
 class Readiness(Shape):

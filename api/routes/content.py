@@ -6,14 +6,13 @@ from typing import Annotated, Any, Final, Literal
 from flask import Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from api import presenters
 from api.plumbing.auth import require
 from api.plumbing.files import send_stored
 from api.plumbing.links import check_link
 from api.plumbing.registry import Call, Route, endpoint
 from api.plumbing.runtime import farm
 from api.routes.videos import not_found
-from shared.jobs import queries
+from shared.jobs import presenters, queries
 from shared.jobs.ledger import Values
 from shared.machinery.storage import Served
 from shared.vocabulary.errors import WanfarmError

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Final
 from flask import Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import presenters
 from api.plumbing.hub import Hub
+from api.plumbing.links import base_url
 from api.plumbing.registry import Call, Route, endpoint
 from api.plumbing.runtime import farm, runtime
 from api.plumbing.schemas import EventPage
 from api.plumbing.wire import json_response, to_json
 from api.routes.videos import find
-from shared.jobs import queries
+from shared.jobs import presenters, queries
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 from shared.vocabulary.errors import WanfarmError
@@ -70,7 +70,7 @@ def _stream(row: Values, key_id: str) -> Response:
     slot = runtime().hub.hold(key_id)
     first: list[str] = ["retry: 2000\n\n"]
     if seen is None:
-        first.append(_message("snapshot", presenters.video(farm(), row), row["seq"]))
+        first.append(_message("snapshot", presenters.video(farm(), row, base_url()), row["seq"]))
     story = _Story(farm(), runtime().hub, row["id"], row["seq"] if seen is None else seen)
     response = Response(_chain(first, story), mimetype="text/event-stream")
     response.call_on_close(slot.release)

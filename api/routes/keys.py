@@ -9,10 +9,10 @@ from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
 from api.plumbing.schemas import KeyCreated, KeyList, KeyObject
 from api.plumbing.wire import json_response
-from api.presenters import unix
 from shared.jobs import keys
 from shared.jobs.keys import Scope
 from shared.jobs.ledger import Values
+from shared.jobs.presenters import unix
 from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
 

@@ -9,9 +9,9 @@ from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
 from api.plumbing.schemas import GroupList, GroupObject, PauseObject, QueueObject
 from api.plumbing.wire import json_response
-from api.presenters import unix
 from shared.jobs import groups, pauses, queries
 from shared.jobs.ledger import Values
+from shared.jobs.presenters import unix
 from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
 

@@ -6,20 +6,21 @@ from typing import Annotated, Any, Final, Literal
 from flask import Response, request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from api import presenters
 from api.plumbing import asking
+from api.plumbing.links import base_url
 from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
-from api.plumbing.schemas import VideoDeleted, VideoObject, VideoPage
+from api.plumbing.schemas import VideoDeleted
 from api.plumbing.waiting import WaitQuery, wait_until_over
 from api.plumbing.wire import json_response
-from shared.jobs import lifecycle, queries, removal
+from shared.jobs import lifecycle, presenters, queries, removal
 from shared.jobs.ledger import Values
 from shared.vocabulary.catalog import find_model
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import is_id
 from shared.vocabulary.request import Overrides, VideoRequest
 from shared.vocabulary.states import VideoState
+from shared.vocabulary.video import VideoObject, VideoPage
 
 _LAST_MOMENT: Final = 253_402_300_799
 _TAKING: Final = (
@@ -100,7 +101,7 @@ def _show(row: Values, headers: dict[str, str]) -> Response:
     handles = farm()
     if not queries.is_over(row["state"]):
         headers["openai-poll-after-ms"] = str(presenters.poll_after_ms(handles, row))
-    return json_response(presenters.video(handles, row), headers=headers)
+    return json_response(presenters.video(handles, row, base_url()), headers=headers)
 
 
 def _show_new(call: Call[WaitQuery], video_id: str, *, replayed: bool) -> Response:
@@ -185,7 +186,7 @@ def list_videos(call: Call[ListQuery]) -> Response:
         after=query.after,
         ascending=query.order == "asc",
     )
-    return json_response(presenters.page(found))
+    return json_response(presenters.page(farm(), found, base_url()))
 
 
 def _filter(call: Call[ListQuery]) -> queries.Filter:

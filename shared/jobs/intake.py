@@ -144,6 +144,7 @@ def _columns(order: Order, video_id: str) -> Values:
         "metadata": delivery.metadata,
         "warnings": list(order.warnings),
         "remixed_from": order.remixed_from,
+        "webhook_url": delivery.webhook_url,
         "start_by": in_seconds(start) if start else None,
         "finish_by": in_seconds(finish) if finish else None,
         "expires_in_s": delivery.expires_in_s,

@@ -1,4 +1,4 @@
-"""One statement per write: the row moves, and its numbered event is born with it."""
+"""One statement per write: the row moves; its numbered event and webhooks are born with it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.jobs import charges
+from shared.jobs import charges, outbox
 from shared.machinery.farm import Farm
 from shared.machinery.feed import EVENTS
 from shared.machinery.tables import Attempt, Event, Video
@@ -84,7 +84,7 @@ def move(
         .values(state=new, **write.values)
     )
     told = {"from": old.value, "to": new.value} | write.data
-    return _write(farm, change, "state", told, write.attempt)
+    return _write(farm, change, "state", told, write.attempt, new)
 
 
 def note(farm: Farm, event: str, write: Write, *where: ColumnElement[bool]) -> Written | None:
@@ -135,7 +135,12 @@ class AttemptWrite:
 
 
 def _write(
-    farm: Farm, change: Update, event: str, data: Values, attempt: AttemptWrite | None
+    farm: Farm,
+    change: Update,
+    event: str,
+    data: Values,
+    attempt: AttemptWrite | None,
+    new: VideoState | None = None,
 ) -> Written | None:
     moved = change.values(seq=Video.seq + 1).returning(*Video.__table__.c).cte("moved")
     recorded = (
@@ -154,8 +159,10 @@ def _write(
         .cte("recorded")
     )
     statement = select(moved, func.now().label("at")).add_cte(recorded)
-    for beside in attempt.statements(moved) if attempt else ():
-        statement = statement.add_cte(beside)
+    besides = attempt.statements(moved) if attempt else []
+    if new is not None:
+        besides += outbox.told(moved, new)
+    statement = statement.add_cte(*besides)
     with farm.db.connect() as connection:
         row = connection.execute(statement).mappings().first()
     if row is None:

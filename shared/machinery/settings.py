@@ -138,6 +138,12 @@ class Settings(CacheSettings):
     max_streams: Count = Field(default=12, description="Held-open answers per API process.")
     max_streams_per_key: Count = Field(default=8, description="Held-open answers per key.")
 
+    # webhooks
+    webhook_allow_private: bool = Field(
+        default=False,
+        description="For a lab: send webhooks over http and to private addresses too.",
+    )
+
     # the job protocol
     lease_s: Seconds = Field(default=120, description="How long a silent attempt keeps its job.")
     heartbeat_s: Seconds = Field(default=10, description="How often a parent renews it.")

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Text,
     func,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -47,6 +48,9 @@ class Tenant(Base):
     used_s: Mapped[float] = mapped_column(default=0.0, server_default="0")  # GPU-seconds, in all
     purged_s: Mapped[float] = mapped_column(default=0.0, server_default="0")  # of removed videos
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    webhook_secret: Mapped[str | None] = mapped_column(String(64))  # made when first asked for
+    former_secret: Mapped[str | None] = mapped_column(String(64))  # by rotate; signs too, until
+    former_until: Mapped[datetime | None]
 
     __table_args__ = (CheckConstraint("weight > 0", name="weight_positive"),)
 
@@ -103,6 +107,7 @@ class Video(Base):
     meta: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     warnings: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     remixed_from: Mapped[str | None] = mapped_column(_ID)
+    webhook_url: Mapped[str | None] = mapped_column(String(2048))  # told of its end
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     run_after: Mapped[datetime] = mapped_column(server_default=func.now())  # back-off, by requeue
@@ -247,6 +252,58 @@ class Pause(Base):
     reason: Mapped[str | None] = mapped_column(String(300))
     by: Mapped[str] = mapped_column(String(64))  # the name of the key
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class WebhookEndpoint(Base):
+    """An address that wants to be told of its tenant's videos."""
+
+    __tablename__ = "webhook_endpoints"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"))
+    url: Mapped[str] = mapped_column(String(2048))
+    events: Mapped[list[str]]  # names of `outbox.EVENTS`
+    description: Mapped[str | None] = mapped_column(String(300))
+    enabled: Mapped[bool] = mapped_column(default=True, server_default=true())  # off by a 410 too
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("webhook_endpoints_tenant", "tenant"),)
+
+
+class WebhookDelivery(Base):
+    """One event for one receiver: born with the move it tells of, kept as the log."""
+
+    __tablename__ = "webhook_deliveries"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)  # the event's, the same at every try
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"))
+    type: Mapped[str] = mapped_column(String(24))
+    endpoint_id: Mapped[str | None] = mapped_column(  # None: to the `webhook_url` of its video
+        _ID, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")
+    )
+    video_id: Mapped[str | None] = mapped_column(_ID, ForeignKey("videos.id", ondelete="CASCADE"))
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    body: Mapped[str | None] = mapped_column(Text)  # by the first try; never changes
+    tries: Mapped[int] = mapped_column(default=0, server_default="0")  # begun ones; the fence
+    next_at: Mapped[datetime] = mapped_column(server_default=func.now())  # by claim: its lease
+    tried_at: Mapped[datetime | None]  # by claim; what follows is of that try, by record
+    status_code: Mapped[int | None]
+    latency_ms: Mapped[int | None]
+    response_head: Mapped[str | None] = mapped_column(Text)
+    problem: Mapped[str | None] = mapped_column(String(300))
+    delivered_at: Mapped[datetime | None]
+    dead_at: Mapped[datetime | None]  # no try follows, unless somebody asks for one
+
+    __table_args__ = (
+        Index(
+            "webhook_deliveries_due", "next_at",
+            postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
+        ),
+        Index("webhook_deliveries_page", "tenant", text("id DESC")),
+        Index("webhook_deliveries_endpoint", "endpoint_id"),
+        Index("webhook_deliveries_video", "video_id"),
+        Index("webhook_deliveries_at", "at", postgresql_using="brin"),
+    )  # fmt: skip
 
 
 class Idempotency(Base):

@@ -35,7 +35,8 @@ CODES: Final = MappingProxyType(
     | _codes(
         404,
         "not_found_error",
-        "not_found video_not_found model_not_found lora_not_found group_not_found key_not_found",
+        "not_found video_not_found model_not_found lora_not_found group_not_found key_not_found "
+        "webhook_not_found",
     )
     | _codes(409, "conflict_error", "video_not_ready not_cancellable not_queued")
     | _codes(410, "not_found_error", "content_gone")

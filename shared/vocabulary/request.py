@@ -157,7 +157,7 @@ class Overrides(BaseModel):
         default=None, description="The GPU group that must render it; scope admin."
     )
     webhook_url: Annotated[str, Field(max_length=2048)] | None = Field(
-        default=None, description="Not supported yet."
+        default=None, description="An https address that is told of the end, beside /v1/webhooks."
     )
     embed_provenance: bool | None = Field(default=None, description="Not supported yet.")
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from shared.vocabulary.adapters import Adapter, loras_of, warn_of_guidance, with_quality
+from shared.vocabulary.addresses import url_fault
 from shared.vocabulary.cache_levels import CacheEnvironment, says_anything, settle
 from shared.vocabulary.catalog import MODELS, Model, find_model
 from shared.vocabulary.errors import Fault, RequestRejected
@@ -26,7 +27,7 @@ _DRAWN_SEEDS: Final = 2**32
 _CACHE_OF: Final[dict[Quality, CachePolicyName]] = {"draft": "fast", "high": "off"}
 _DELIVERY: Final = (
     "priority", "max_attempts", "start_within_s", "finish_within_s", "expires_in_s",
-    "metadata", "user", "group",
+    "metadata", "user", "group", "webhook_url",
 )  # fmt: skip
 
 
@@ -63,6 +64,7 @@ def resolve(
     default_image_model: str,
     image: ImageRef | None = None,
     adapters: Mapping[str, Adapter] = _NONE,
+    private_webhooks: bool = False,
 ) -> Resolved:
     """Apply the model's defaults and every rule.
 
@@ -72,6 +74,7 @@ def resolve(
         default_image_model: the same, with an image.
         image: the image of `input_reference`, cleaned and stored.
         adapters: the LoRAs there are, by name.
+        private_webhooks: take webhook_url for http and private addresses too.
 
     Raises:
         RequestRejected: with every fault found.
@@ -86,7 +89,7 @@ def resolve(
     values["loras"] = loras = loras_of(filled, model, adapters, found)
     high = values["guidance_high"]
     warn_of_guidance(loras, model.guidance_high if high is None else high, adapters, found)
-    delivery = _delivery(request, found)
+    delivery = _delivery(request, found, private_webhooks=private_webhooks)
     if found.faults:
         raise RequestRejected(found.faults)
     given = {name: value for name, value in values.items() if value is not None}
@@ -185,18 +188,13 @@ def _check_image(model: Model, image: ImageRef | None, found: Findings) -> None:
 
 def _check_unbuilt(request: Overrides, found: Findings) -> None:
     """Refuse by name what this version does not do, so that nothing is dropped silently."""
-    wanted = {
-        "webhook_url": bool(request.webhook_url),
-        "embed_provenance": bool(request.embed_provenance),
-    }
-    for name, is_wanted in wanted.items():
-        if is_wanted:
-            found.fault(
-                name,
-                "unsupported_feature",
-                f"{name} asks for something that this version does not have. It was refused so "
-                "that nothing is dropped silently. Leave it out.",
-            )
+    if request.embed_provenance:
+        found.fault(
+            "embed_provenance",
+            "unsupported_feature",
+            "embed_provenance asks for something that this version does not have. It was refused "
+            "so that nothing is dropped silently. Leave it out.",
+        )
 
 
 def _steps(request: Overrides, model: Model) -> int | None:
@@ -283,7 +281,7 @@ def _cache(request: Overrides, model: Model, found: Findings) -> CachePolicyName
     return wish if says_anything(wish) else "default"
 
 
-def _delivery(request: Overrides, found: Findings) -> Delivery:
+def _delivery(request: Overrides, found: Findings, *, private_webhooks: bool) -> Delivery:
     start, finish = request.start_within_s, request.finish_within_s
     if start is not None and finish is not None and finish < start:
         found.fault(
@@ -292,5 +290,9 @@ def _delivery(request: Overrides, found: Findings) -> Delivery:
             f"finish_within_s is {finish} and start_within_s is {start}. A video cannot finish "
             "before it starts. Raise finish_within_s.",
         )
+    if request.webhook_url is not None and (
+        fault := url_fault("webhook_url", request.webhook_url, allow_private=private_webhooks)
+    ):
+        found.faults.append(fault)
     said = {name: getattr(request, name) for name in _DELIVERY}
     return Delivery.model_validate({n: value for n, value in said.items() if value is not None})

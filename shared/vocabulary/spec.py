@@ -191,6 +191,7 @@ class Delivery(Value):
     metadata: dict[str, str] = Field(default_factory=dict)
     user: str | None = None
     group: str | None = None
+    webhook_url: str | None = None
 
 
 class FailureKind(StrEnum):

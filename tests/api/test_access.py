@@ -174,6 +174,7 @@ def test_metrics_count_requests_and_jobs(app: Flask, api: Caller):
 
     assert 'wanfarm_jobs{state="queued"} 1.0' in text
     assert 'route="/v1/videos",status="200"' in text
+    assert "wanfarm_webhooks_pending 0.0" in text
     assert "wanfarm_sse_streams 0.0" in text
 
 

@@ -238,9 +238,9 @@ CASES = {
     "loras": (as_json(loras=[{"name": "a"}]), "lora_not_found loras", "no such LoRA"),
     "distilled": (as_json(quality="distill4"), "lora_not_found quality", "does not have"),
     "webhook": (
-        as_json(webhook_url="https://a.example"),
-        "unsupported_feature webhook_url",
-        "does not have",
+        as_json(webhook_url="https://10.0.0.1/hook"),
+        "invalid_value webhook_url",
+        "public internet",
     ),
     "server path": (as_json(output_path="/tmp"), "unsupported_feature output_path", "does not do"),
     "feature of others": (

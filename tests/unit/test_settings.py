@@ -109,6 +109,7 @@ WRONG = {
     "offload_image_encoder": "maybe",
     "offload_layerwise": "maybe",
     "pin_cpu_memory": "perhaps",
+    "webhook_allow_private": "perhaps",
     "shard_weights": "perhaps",
     "shard_text": "perhaps",
     "vae_dtype": "fp16",

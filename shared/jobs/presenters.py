@@ -4,8 +4,18 @@ import math
 from datetime import datetime
 from typing import Any, Final
 
-from api.plumbing.links import base_url, signed_query
-from api.plumbing.schemas import (
+from shared.jobs import estimates, groups, queries
+from shared.jobs.ledger import Values
+from shared.jobs.provenance import provenance
+from shared.machinery.farm import Farm
+from shared.machinery.links import signed_query
+from shared.vocabulary.adapters import distilled_pair
+from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.errors import JOB_CODES
+from shared.vocabulary.runtime import UNSURE, Expected
+from shared.vocabulary.spec import FailureKind
+from shared.vocabulary.states import Phase
+from shared.vocabulary.video import (
     AttemptError,
     AttemptObject,
     Eta,
@@ -17,16 +27,6 @@ from api.plumbing.schemas import (
     VideoPage,
     Warned,
 )
-from shared.jobs import estimates, groups, queries
-from shared.jobs.ledger import Values
-from shared.jobs.provenance import provenance
-from shared.machinery.farm import Farm
-from shared.vocabulary.adapters import distilled_pair
-from shared.vocabulary.catalog import MODELS
-from shared.vocabulary.errors import JOB_CODES
-from shared.vocabulary.runtime import UNSURE, Expected
-from shared.vocabulary.spec import FailureKind
-from shared.vocabulary.states import Phase
 
 _PRIOR_RUN_S: Final = 60.0  # before any video of a model has completed
 _POLL_MS: Final = (500, 5000)
@@ -37,14 +37,20 @@ _DETAIL: Final = (
 )  # fmt: skip
 
 
-def video(farm: Farm, row: Values) -> VideoObject:
-    """Show one video, with its attempts, its place and when it may end."""
-    return _video(row, queue=_queue(farm, row), eta=_eta(farm, row))
+def video(farm: Farm, row: Values, base_url: str) -> VideoObject:
+    """Show one video, with its attempts, its place and when it may end.
+
+    Args:
+        farm: the handles.
+        row: the video, with its attempts.
+        base_url: how its readers reach the farm.
+    """
+    return _video(farm, row, base_url, queue=_queue(farm, row), eta=_eta(farm, row))
 
 
-def page(found: queries.Page) -> VideoPage:
+def page(farm: Farm, found: queries.Page, base_url: str) -> VideoPage:
     """Show a page of videos; what needs a look of its own per video is null here."""
-    videos = [_video(row, queue=None, eta=None) for row in found.rows]
+    videos = [_video(farm, row, base_url, queue=None, eta=None) for row in found.rows]
     return VideoPage(
         data=videos,
         first_id=videos[0].id if videos else None,
@@ -65,7 +71,9 @@ def unix(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp())
 
 
-def _video(row: Values, *, queue: QueuePlace | None, eta: Eta | None) -> VideoObject:
+def _video(
+    farm: Farm, row: Values, base_url: str, *, queue: QueuePlace | None, eta: Eta | None
+) -> VideoObject:
     spec: Values = row["spec"]
     tries: list[Values] | None = row.get("attempts")
     report = _report(tries)
@@ -82,7 +90,7 @@ def _video(row: Values, *, queue: QueuePlace | None, eta: Eta | None) -> VideoOb
         prompt=spec["prompt"],
         remixed_from_video_id=row["remixed_from"],
         error=_error(row["error"]),
-        url=_signed(row),
+        url=_signed(farm, row, base_url),
         quality=quality(row),
         fps=spec["fps"],
         num_frames=spec["frames"],
@@ -107,7 +115,7 @@ def _video(row: Values, *, queue: QueuePlace | None, eta: Eta | None) -> VideoOb
         gpu_seconds=None if tries is None else queries.gpu_seconds(tries),
         result=_result(row),
         provenance=provenance(row),
-        urls=_urls(row),
+        urls=_urls(row, base_url),
     )
 
 
@@ -260,15 +268,15 @@ def _result(row: Values) -> ResultObject | None:
     )
 
 
-def _signed(row: Values) -> str | None:
-    if not has_files(row):
+def _signed(farm: Farm, row: Values, base_url: str) -> str | None:
+    query = signed_query(farm.settings, row["id"], "video", row["tenant"])
+    if not has_files(row) or query is None:
         return None
-    query = signed_query(row["id"], "video", row["tenant"])
-    return f"{base_url()}/v1/videos/{row['id']}/content?{query}"
+    return f"{base_url}/v1/videos/{row['id']}/content?{query}"
 
 
-def _urls(row: Values) -> Urls:
-    own = f"{base_url()}/v1/videos/{row['id']}"
+def _urls(row: Values, base_url: str) -> Urls:
+    own = f"{base_url}/v1/videos/{row['id']}"
     content = f"{own}/content" if has_files(row) else None
     return Urls(
         self=own,
