@@ -99,6 +99,7 @@ def containers(tmp_path, database_url, redis_url, port):
             "WANFARM_DEFAULT_TEXT_MODEL": "wan-mini-t2v",
             "WANFARM_MODELS_DIR": str(TRAINED),
             "WANFARM_PORT": str(port),
+            "WANFARM_PUBLIC_URL": "",
         },
     )
     yield box
