@@ -127,20 +127,24 @@ def leave(farm: Farm, identity: Identity) -> None:
 
 def all_groups(farm: Farm) -> list[Values]:
     """List the groups of the last day; `state` is down when the heartbeat stopped."""
-    age = func.extract("epoch", func.now() - GpuGroup.heartbeat_at).label("silent_s")
-    statement = (
-        select(*GpuGroup.__table__.c, age)
-        .where(GpuGroup.heartbeat_at > in_seconds(-_FORGOTTEN_S))
-        .order_by(GpuGroup.name)
-    )
     with farm.db.connect() as db:
-        rows = [dict(row) for row in db.execute(statement).mappings()]
+        rows = [dict(row) for row in db.execute(_GROUPS).mappings()]
     for row in rows:
         silent = row["silent_s"] > SILENT_S
         row["state"] = GroupState.DOWN if silent else GroupState(row["condition"])
         if silent and row["condition"] != GroupState.DOWN:
             row["problem"] = f"no heartbeat for {row['silent_s']:.0f} s"
     return rows
+
+
+_GROUPS: Final = (
+    select(
+        *GpuGroup.__table__.c,
+        func.extract("epoch", func.now() - GpuGroup.heartbeat_at).label("silent_s"),
+    )
+    .where(GpuGroup.heartbeat_at > in_seconds(-_FORGOTTEN_S))
+    .order_by(GpuGroup.name)
+)
 
 
 def served_models(farm: Farm) -> dict[str, list[str]]:
