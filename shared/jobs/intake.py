@@ -3,9 +3,21 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Insert, String, cast, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Select,
+    String,
+    bindparam,
+    cast,
+    func,
+    literal,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from shared.jobs import charges, groups, pauses
@@ -79,51 +91,64 @@ _FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
 
 
 def _insert(farm: Farm, order: Order, video_id: str) -> Values | None:
-    """Write video, first event and idempotency row in one statement; None when the key is taken."""
-    video = insert(Video)
-    if order.idempotency_key:
-        taken = (
-            insert(Idempotency)
-            .values(
-                tenant=order.tenant,
-                key=order.idempotency_key,
-                fingerprint=order.fingerprint,
-                object_id=video_id,
-            )
-            .on_conflict_do_nothing()
-            .returning(Idempotency.object_id)
-            .cte("taken")
-        )
-        video = _select_from(video, _columns(order, video_id), taken.c.object_id)
-    else:
-        video = video.values(_columns(order, video_id))
-    made = video.returning(*Video.__table__.c).cte("made")
-    names = ["video_id", "seq", "type", "attempt", "data"]
-    first = select(
-        made.c.id, made.c.seq, literal("state", String), literal(0), literal(_FIRST, JSONB)
-    )
-    recorded = insert(Event).from_select(names, first).cte("recorded")
+    """Write the rows of a new video; None when the key is taken."""
+    columns = _columns(order, video_id)
+    statement = _statement(tuple(columns), keyed=order.idempotency_key is not None)
+    sent = {f"new_{name}": value for name, value in columns.items()}
+    taken = {"taken_key": order.idempotency_key, "taken_for": order.fingerprint}
     with farm.db.connect() as db:
-        woken = charges.wake(order.tenant).cte("woken")
-        statement = select(made, made.c.created_at.label("at")).add_cte(recorded, woken)
-        row = db.execute(statement).mappings().first()
+        row = db.execute(statement, sent | taken).mappings().first()
     return dict(row) if row else None
 
 
-def _select_from(video: Insert, columns: Values, source: ColumnElement[str]) -> Insert:
-    """Insert the columns once per row of the source: not at all when it is empty."""
-    table = Video.__table__.c
-    typed: list[Any] = [
-        value if isinstance(value, ColumnElement) else cast(literal(value, kind), kind)
-        for name, value in columns.items()
-        for kind in [table[name].type]
-    ]
-    return video.from_select(list(columns), select(*typed).where(source.isnot(None)))
+@cache  # to build it takes longer than to run it
+def _statement(columns: tuple[str, ...], *, keyed: bool) -> Select[Any]:
+    """Write video, first event and idempotency row in one statement; nothing when the key is taken.
+
+    Args:
+        columns: of the video; its parameters are `new_<column>`.
+        keyed: there is a key: `taken_key`, and `taken_for`, its fingerprint.
+    """
+    tenant = _new("tenant")
+    free = select(true().label("free")).cte("free")
+    if keyed:
+        ours = select(
+            tenant,
+            bindparam("taken_key", type_=String),
+            bindparam("taken_for", type_=String),
+            _new("id"),
+        )
+        free = (
+            insert(Idempotency)
+            .from_select(["tenant", "key", "fingerprint", "object_id"], ours)
+            .on_conflict_do_nothing()
+            .returning(Idempotency.object_id)
+            .cte("free")
+        )
+    video = insert(Video).from_select(columns, select(*map(_new, columns)).select_from(free))
+    made = video.returning(*Video.__table__.c).cte("made")
+    first = select(
+        made.c.id, made.c.seq, literal("state", String), literal(0), literal(_FIRST, JSONB)
+    )
+    names = ["video_id", "seq", "type", "attempt", "data"]
+    recorded = insert(Event).from_select(names, first).cte("recorded")
+    woken = charges.wake(tenant).cte("woken")
+    return select(made, made.c.created_at.label("at")).add_cte(recorded, woken)
+
+
+_FROM_NOW: Final = frozenset({"start_by", "finish_by"})  # given in seconds
+
+
+def _new(column: str) -> ColumnElement[Any]:
+    """The parameter for a column of the new video."""
+    name, kind = f"new_{column}", Video.__table__.c[column].type
+    if column in _FROM_NOW:
+        return in_seconds(bindparam(name, type_=Double))
+    return cast(bindparam(name, type_=kind), kind)
 
 
 def _columns(order: Order, video_id: str) -> Values:
     spec, delivery = order.spec, order.delivery
-    start, finish = delivery.start_within_s, delivery.finish_within_s
     return {
         "id": video_id,
         "tenant": order.tenant,
@@ -144,8 +169,8 @@ def _columns(order: Order, video_id: str) -> Values:
         "metadata": delivery.metadata,
         "warnings": list(order.warnings),
         "remixed_from": order.remixed_from,
-        "start_by": in_seconds(start) if start else None,
-        "finish_by": in_seconds(finish) if finish else None,
+        "start_by": delivery.start_within_s,
+        "finish_by": delivery.finish_within_s,
         "expires_in_s": delivery.expires_in_s,
         "progress": 0,
     }
