@@ -39,7 +39,12 @@ _DETAIL: Final = (
 
 def video(farm: Farm, row: Values) -> VideoObject:
     """Show one video, with its attempts, its place and when it may end."""
-    return _video(row, queue=_queue(farm, row), eta=_eta(farm, row))
+    if row["state"] != "queued":
+        return _video(row, queue=None, eta=_eta_of_running(row))
+    known, place = groups.all_groups(farm), queries.place(farm, row)
+    wait = estimates.wait(farm, row, known, place)
+    eta = _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
+    return _video(row, queue=_queue(row, known, place), eta=eta)
 
 
 def page(found: queries.Page) -> VideoPage:
@@ -140,24 +145,19 @@ def _error(error: Values | None) -> JobError | None:
     )
 
 
-def _queue(farm: Farm, row: Values) -> QueuePlace | None:
-    if row["state"] != "queued":
-        return None
+def _queue(row: Values, known: list[Values], place: int) -> QueuePlace:
     waits_on_purpose = row["run_after"] > row["created_at"] and row["attempt"] > 0
     if waits_on_purpose and row["run_after"] > datetime.now(row["run_after"].tzinfo):
         reason = "retry_backoff"
-    elif row["model"] in groups.served_models(farm):
+    elif row["model"] in groups.served_models(known):
         reason = "waiting_for_group"
     else:
         reason = "no_group_for_model"
-    return QueuePlace(position=queries.place(farm, row), reason=reason)
+    return QueuePlace(position=place, reason=reason)
 
 
-def _eta(farm: Farm, row: Values) -> Eta | None:
-    """Expect a video's start and end, by its own steps or this farm's latest runs."""
-    if row["state"] == "queued":
-        wait = estimates.wait(farm, row)
-        return _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
+def _eta_of_running(row: Values) -> Eta | None:
+    """Expect a video's end, by its own steps or what was expected of its run."""
     if row["state"] != "in_progress":
         return None
     told: Values | None = row["attempts"][-1]["expected"]

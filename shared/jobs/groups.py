@@ -147,10 +147,10 @@ _GROUPS: Final = (
 )
 
 
-def served_models(farm: Farm) -> dict[str, list[str]]:
-    """Tell which groups that are not down take which model."""
+def served_models(known: list[Values]) -> dict[str, list[str]]:
+    """Tell which of these groups take which model; those that are down take none."""
     served: dict[str, list[str]] = {}
-    for row in all_groups(farm):
+    for row in known:
         if row["state"] is not GroupState.DOWN:
             for model in row["models"]:
                 served.setdefault(model, []).append(row["name"])

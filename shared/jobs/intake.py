@@ -9,13 +9,14 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Double,
-    Select,
+    Executable,
+    Row,
     String,
     bindparam,
     cast,
-    func,
     literal,
     select,
+    text,
     true,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -55,12 +56,13 @@ class Accepted:
 
     video_id: str
     replayed: bool = False
+    row: Values | None = None  # of a new one, as `queries.one` reads it
 
 
 def fingerprint(route: str, fields: Values) -> str:
     """Hash a parsed request, so that the same key with another request is noticed."""
-    text = json.dumps([route, fields], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    said = json.dumps([route, fields], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def submit(farm: Farm, order: Order) -> Accepted:
@@ -70,20 +72,20 @@ def submit(farm: Farm, order: Order) -> Accepted:
         WanfarmError: `intake_paused`; `queue_full`; `does_not_fit`, when it is too large for every
             group; or `idempotency_key_reused` for another request.
     """
-    if order.idempotency_key and (earlier := _replay(farm, order)):
-        return earlier
-    pauses.refuse_intake(farm)
-    _refuse_when_full(farm, order)
+    seen = _look(farm, order)
+    if seen.object_id:
+        return _replay(order, seen)
+    if seen.paused:
+        raise pauses.intake_paused(seen.reason)
+    _refuse_when_full(farm, order, seen.written)
     _refuse_when_too_large(farm, order)
     video_id = new_id("video")
     row = _insert(farm, order, video_id)
     if row is None:  # a twin with the same key was first, in the meantime
-        earlier = _replay(farm, order)
-        assert earlier is not None
-        return earlier
+        return _replay(order, _look(farm, order))
     publish(farm, row, "state", _FIRST)
     farm.doorbell.ring(order.spec.model)
-    return Accepted(video_id)
+    return Accepted(video_id, row=row | {"attempts": []})
 
 
 _FRUGAL: Final = Build(precision="bf16")
@@ -102,7 +104,7 @@ def _insert(farm: Farm, order: Order, video_id: str) -> Values | None:
 
 
 @cache  # to build it takes longer than to run it
-def _statement(columns: tuple[str, ...], *, keyed: bool) -> Select[Any]:
+def _statement(columns: tuple[str, ...], *, keyed: bool) -> Executable:
     """Write video, first event and idempotency row in one statement; nothing when the key is taken.
 
     Args:
@@ -176,35 +178,63 @@ def _columns(order: Order, video_id: str) -> Values:
     }
 
 
-def _replay(farm: Farm, order: Order) -> Accepted | None:
-    statement = select(Idempotency.fingerprint, Idempotency.object_id).where(
-        Idempotency.tenant == order.tenant, Idempotency.key == order.idempotency_key
-    )
+_LOOK: Final = text("""
+SELECT fingerprint, object_id, what IS NOT NULL AS paused, reason,
+       CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS written
+  FROM (SELECT) AS here
+  LEFT JOIN idempotency ON tenant = :tenant AND key = CAST(:key AS text)
+  LEFT JOIN pauses ON what = 'intake'
+""")
+
+
+def _look(farm: Farm, order: Order) -> Row[Any]:
+    """Read what decides about an order, and the number of the next transaction."""
     with farm.db.connect() as db:
-        row = db.execute(statement).first()
-    if row is None:
-        return None
-    if row.fingerprint != order.fingerprint:
+        return db.execute(_LOOK, {"tenant": order.tenant, "key": order.idempotency_key}).one()
+
+
+def _replay(order: Order, seen: Row[Any]) -> Accepted:
+    if seen.fingerprint != order.fingerprint:
         raise WanfarmError(
             "idempotency_key_reused",
             "The Idempotency-Key was used for another request. Keys name one request. "
             "Send a new key.",
         )
-    return Accepted(row.object_id, replayed=True)
+    return Accepted(seen.object_id, replayed=True)
 
 
-def _refuse_when_full(farm: Farm, order: Order) -> None:
-    settings = farm.settings
-    mine = _waiting(
-        farm,
-        settings.max_queued_per_key,
-        Video.tenant == order.tenant,
-        Video.key_id == order.key_id,
-    )
-    if mine >= settings.max_queued_per_key:
-        _refuse(f"for key '{order.key_name}'", settings.max_queued_per_key)
-    if _waiting(farm, settings.max_queued) >= settings.max_queued:
-        _refuse("of this farm", settings.max_queued)
+def _refuse_when_full(farm: Farm, order: Order, written: int) -> None:
+    most = farm.settings.max_queued_per_key
+    if not _has_room(farm, written, most, tenant=order.tenant, key=order.key_id):
+        _refuse(f"for key '{order.key_name}'", most)
+    if not _has_room(farm, written, farm.settings.max_queued):
+        _refuse("of this farm", farm.settings.max_queued)
+
+
+_COUNT: Final = text("""
+SELECT count(*) AS waiting,
+       CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS since
+  FROM (SELECT FROM videos
+         WHERE state = 'queued'
+           AND (CAST(:key AS text) IS NULL OR tenant = :tenant AND key_id = :key)
+         LIMIT :most) AS those
+""").bindparams(bindparam("tenant", type_=String))
+
+
+def _has_room(
+    farm: Farm, written: int, most: int, *, tenant: str | None = None, key: str | None = None
+) -> bool:
+    """Tell whether fewer videos wait than may; counts only when that is not known already.
+
+    No transaction makes more than one video wait: not more have come since a count than there
+    were transactions.
+    """
+    if written in farm.room.get(key, ()):
+        return True
+    with farm.db.connect() as db:
+        found = db.execute(_COUNT, {"tenant": tenant, "key": key, "most": most}).one()
+    farm.room[key] = range(found.since, found.since + most - found.waiting)
+    return found.waiting < most
 
 
 def _refuse(whose: str, limit: int) -> None:
@@ -235,12 +265,3 @@ def _refuse_when_too_large(farm: Farm, order: Order) -> None:
     if misfits:
         best = max(misfits, key=lambda one: one.nearest.tokens if one.nearest else 0)
         raise WanfarmError("does_not_fit", str(best), param="size")
-
-
-def _waiting(farm: Farm, limit: int, *where: ColumnElement[bool]) -> int:
-    """Count waiting rows, but no further than the limit."""
-    some = (
-        select(literal(1)).where(Video.state == VideoState.QUEUED, *where).limit(limit).subquery()
-    )
-    with farm.db.connect() as db:
-        return db.scalar(select(func.count()).select_from(some)) or 0

@@ -5,7 +5,7 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sqlalchemy import Row, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -185,7 +185,7 @@ _LIVING: Final = select(
 )
 
 
-def _living(farm: Farm, key_id: str) -> Row[Any] | None:
+def _living(farm: Farm, key_id: str) -> Row[str, str, str, str, str, bool] | None:
     with farm.db.connect() as db:
         return db.execute(_LIVING, {"key_id": key_id}).first()
 

@@ -1,6 +1,6 @@
 """The handles of one process on the farm, built at its edge and passed down."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
@@ -22,6 +22,7 @@ class Farm:
     feed: Feed
     storage: LocalStorage
     loras: Loras
+    room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # by intake
 
     def close(self) -> None:
         """Give the connections back."""
