@@ -80,7 +80,7 @@ def submit(farm: Farm, order: Order) -> Accepted:
     _refuse_when_full(farm, order, seen.written)
     _refuse_when_too_large(farm, order)
     video_id = new_id("video")
-    row = _insert(farm, order, video_id)
+    row = _insert(farm, order, video_id, wakes=not seen.busy)
     if row is None:  # a twin with the same key was first, in the meantime
         return _replay(order, _look(farm, order))
     publish(farm, row, "state", _FIRST)
@@ -92,24 +92,25 @@ _FRUGAL: Final = Build(precision="bf16")
 _FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
 
 
-def _insert(farm: Farm, order: Order, video_id: str) -> Values | None:
+def _insert(farm: Farm, order: Order, video_id: str, *, wakes: bool) -> Values | None:
     """Write the rows of a new video; None when the key is taken."""
     columns = _columns(order, video_id)
-    statement = _statement(tuple(columns), keyed=order.idempotency_key is not None)
+    statement = _statement(tuple(columns), keyed=order.idempotency_key is not None, wakes=wakes)
     sent = {f"new_{name}": value for name, value in columns.items()}
     taken = {"taken_key": order.idempotency_key, "taken_for": order.fingerprint}
     with farm.db.connect() as db:
         row = db.execute(statement, sent | taken).mappings().first()
-    return dict(row) if row else None
+    return columns | dict(row) if row else None
 
 
 @cache  # to build it takes longer than to run it
-def _statement(columns: tuple[str, ...], *, keyed: bool) -> Executable:
+def _statement(columns: tuple[str, ...], *, keyed: bool, wakes: bool) -> Executable:
     """Write video, first event and idempotency row in one statement; nothing when the key is taken.
 
     Args:
-        columns: of the video; its parameters are `new_<column>`.
+        columns: of the video; its parameters are `new_<column>`, and the others are returned.
         keyed: there is a key: `taken_key`, and `taken_for`, its fingerprint.
+        wakes: the tenant has had nothing to do.
     """
     tenant = _new("tenant")
     free = select(true().label("free")).cte("free")
@@ -128,14 +129,15 @@ def _statement(columns: tuple[str, ...], *, keyed: bool) -> Executable:
             .cte("free")
         )
     video = insert(Video).from_select(columns, select(*map(_new, columns)).select_from(free))
-    made = video.returning(*Video.__table__.c).cte("made")
+    unknown = [c for c in Video.__table__.c if c.name not in columns or c.name in _FROM_NOW]
+    made = video.returning(Video.id, Video.seq, *unknown).cte("made")
     first = select(
         made.c.id, made.c.seq, literal("state", String), literal(0), literal(_FIRST, JSONB)
     )
     names = ["video_id", "seq", "type", "attempt", "data"]
     recorded = insert(Event).from_select(names, first).cte("recorded")
-    woken = charges.wake(tenant).cte("woken")
-    return select(made, made.c.created_at.label("at")).add_cte(recorded, woken)
+    statement = select(made, made.c.created_at.label("at")).add_cte(recorded)
+    return statement.add_cte(charges.wake(tenant).cte("woken")) if wakes else statement
 
 
 _FROM_NOW: Final = frozenset({"start_by", "finish_by"})  # given in seconds
@@ -180,9 +182,11 @@ def _columns(order: Order, video_id: str) -> Values:
 
 _LOOK: Final = text("""
 SELECT fingerprint, object_id, what IS NOT NULL AS paused, reason,
+       EXISTS (SELECT FROM videos
+                WHERE tenant = :tenant AND state IN ('queued', 'in_progress')) AS busy,
        CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS written
   FROM (SELECT) AS here
-  LEFT JOIN idempotency ON tenant = :tenant AND key = CAST(:key AS text)
+  LEFT JOIN idempotency ON idempotency.tenant = :tenant AND key = CAST(:key AS text)
   LEFT JOIN pauses ON what = 'intake'
 """)
 
