@@ -37,11 +37,18 @@ _DETAIL: Final = (
 )  # fmt: skip
 
 
-def video(farm: Farm, row: Values) -> VideoObject:
-    """Show one video, with its attempts, its place and when it may end."""
+def video(farm: Farm, row: Values, known: list[Values] | None = None) -> VideoObject:
+    """Show one video, with its attempts, its place and when it may end.
+
+    Args:
+        farm: the handles.
+        row: of the video.
+        known: all groups, where they were just read.
+    """
     if row["state"] != "queued":
         return _video(row, queue=None, eta=_eta_of_running(row))
-    known, place = groups.all_groups(farm), queries.place(farm, row)
+    known = groups.all_groups(farm) if known is None else known
+    place = queries.place(farm, row)
     wait = estimates.wait(farm, row, known, place)
     eta = _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
     return _video(row, queue=_queue(row, known, place), eta=eta)

@@ -96,12 +96,12 @@ def not_found(video_id: str) -> WanfarmError:
     )
 
 
-def _show(row: Values, headers: dict[str, str]) -> Response:
+def _show(row: Values, headers: dict[str, str], known: list[Values] | None = None) -> Response:
     """Answer with a video, and advise when to ask again."""
     handles = farm()
     if not queries.is_over(row["state"]):
         headers["openai-poll-after-ms"] = str(presenters.poll_after_ms(handles, row))
-    return json_response(presenters.video(handles, row), headers=headers)
+    return json_response(presenters.video(handles, row, known), headers=headers)
 
 
 def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
@@ -112,7 +112,8 @@ def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
     if row is None:
         raise not_found(video_id)
     replayed = {"Idempotency-Replayed": "true"} if accepted.replayed else {}
-    return _show(row, waited | {"Location": f"/v1/videos/{video_id}"} | replayed)
+    headers = waited | {"Location": f"/v1/videos/{video_id}"} | replayed
+    return _show(row, headers, accepted.groups)
 
 
 @endpoint(

@@ -57,6 +57,7 @@ class Accepted:
     video_id: str
     replayed: bool = False
     row: Values | None = None  # of a new one, as `queries.one` reads it
+    groups: list[Values] | None = None  # with the row: all of them, as they were read meanwhile
 
 
 def fingerprint(route: str, fields: Values) -> str:
@@ -78,14 +79,15 @@ def submit(farm: Farm, order: Order) -> Accepted:
     if seen.paused:
         raise pauses.intake_paused(seen.reason)
     _refuse_when_full(farm, order, seen.written)
-    _refuse_when_too_large(farm, order)
+    known = groups.all_groups(farm)
+    _refuse_when_too_large(order, known)
     video_id = new_id("video")
     row = _insert(farm, order, video_id, wakes=not seen.busy)
     if row is None:  # a twin with the same key was first, in the meantime
         return _replay(order, _look(farm, order))
     publish(farm, row, "state", _FIRST)
     farm.doorbell.ring(order.spec.model)
-    return Accepted(video_id, row=row | {"attempts": []})
+    return Accepted(video_id, row=row | {"attempts": []}, groups=known)
 
 
 _FRUGAL: Final = Build(precision="bf16")
@@ -100,7 +102,10 @@ def _insert(farm: Farm, order: Order, video_id: str, *, wakes: bool) -> Values |
     taken = {"taken_key": order.idempotency_key, "taken_for": order.fingerprint}
     with farm.db.connect() as db:
         row = db.execute(statement, sent | taken).mappings().first()
-    return columns | dict(row) if row else None
+    return _UNSET | columns | dict(row) if row else None
+
+
+_UNSET: Final[Values] = dict.fromkeys(column.name for column in Video.__table__.c)
 
 
 @cache  # to build it takes longer than to run it
@@ -108,7 +113,7 @@ def _statement(columns: tuple[str, ...], *, keyed: bool, wakes: bool) -> Executa
     """Write video, first event and idempotency row in one statement; nothing when the key is taken.
 
     Args:
-        columns: of the video; its parameters are `new_<column>`, and the others are returned.
+        columns: of the video; its parameters are `new_<column>`.
         keyed: there is a key: `taken_key`, and `taken_for`, its fingerprint.
         wakes: the tenant has had nothing to do.
     """
@@ -129,8 +134,8 @@ def _statement(columns: tuple[str, ...], *, keyed: bool, wakes: bool) -> Executa
             .cte("free")
         )
     video = insert(Video).from_select(columns, select(*map(_new, columns)).select_from(free))
-    unknown = [c for c in Video.__table__.c if c.name not in columns or c.name in _FROM_NOW]
-    made = video.returning(Video.id, Video.seq, *unknown).cte("made")
+    moments = (Video.created_at, Video.run_after, Video.start_by, Video.finish_by)
+    made = video.returning(Video.id, Video.seq, *moments).cte("made")
     first = select(
         made.c.id, made.c.seq, literal("state", String), literal(0), literal(_FIRST, JSONB)
     )
@@ -250,11 +255,11 @@ def _refuse(whose: str, limit: int) -> None:
     )
 
 
-def _refuse_when_too_large(farm: Farm, order: Order) -> None:
+def _refuse_when_too_large(order: Order, known: list[Values]) -> None:
     """Refuse what no group can hold in its most frugal way; one whose cards are unknown may."""
     spec, wanted = order.spec, order.delivery.group
     misfits: list[DoesNotFit] = []
-    for group in groups.all_groups(farm):
+    for group in known:
         takes = group["state"] is not GroupState.DOWN and spec.model in group["models"]
         if not takes or wanted not in {None, group["name"]}:
             continue
