@@ -37,21 +37,32 @@ _DETAIL: Final = (
 )  # fmt: skip
 
 
-def video(farm: Farm, row: Values, known: list[Values] | None = None) -> VideoObject:
-    """Show one video, with its attempts, its place and when it may end.
+def video(farm: Farm, row: Values) -> VideoObject:
+    """Show one video, with its attempts, its place and when it may end."""
+    return answer(farm, row)[0]
+
+
+def answer(
+    farm: Farm, row: Values, known: list[Values] | None = None
+) -> tuple[VideoObject, int | None]:
+    """Show one video, and advise how many ms to wait between polls; None when it is over.
 
     Args:
         farm: the handles.
         row: of the video.
         known: all groups, where they were just read.
     """
-    if row["state"] != "queued":
-        return _video(row, queue=None, eta=_eta_of_running(row))
+    if queries.is_over(row["state"]):
+        return _video(row, queue=None, eta=None), None
+    if row["state"] == "in_progress":
+        run_s = queries.run_seconds(farm, row["model"])
+        return _video(row, queue=None, eta=_eta_of_running(row)), _poll_after_ms(row, run_s)
     known = groups.all_groups(farm) if known is None else known
-    place = queries.place(farm, row)
+    place, run_s = queries.outlook(farm, row)
     wait = estimates.wait(farm, row, known, place)
     eta = _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
-    return _video(row, queue=_queue(row, known, place), eta=eta)
+    shown = _video(row, queue=_queue(row, known, place), eta=eta)
+    return shown, _poll_after_ms(row, run_s)
 
 
 def page(found: queries.Page) -> VideoPage:
@@ -65,16 +76,16 @@ def page(found: queries.Page) -> VideoPage:
     )
 
 
-def poll_after_ms(farm: Farm, row: Values) -> int:
-    """Advise how long to wait between polls: a twentieth of what is probably left."""
-    run_s = queries.run_seconds(farm, row["model"]) or _PRIOR_RUN_S
-    least, most = _POLL_MS
-    return int(min(most, max(least, run_s * (1 - row["progress"] / 100) / 20 * 1000)))
-
-
 def unix(moment: datetime | None) -> int | None:
     """Write a moment as whole seconds."""
     return None if moment is None else int(moment.timestamp())
+
+
+def _poll_after_ms(row: Values, run_s: float | None) -> int:
+    """A twentieth of what is probably left."""
+    least, most = _POLL_MS
+    left_s = (run_s or _PRIOR_RUN_S) * (1 - row["progress"] / 100)
+    return int(min(most, max(least, left_s / 20 * 1000)))
 
 
 def _video(row: Values, *, queue: QueuePlace | None, eta: Eta | None) -> VideoObject:
@@ -165,8 +176,6 @@ def _queue(row: Values, known: list[Values], place: int) -> QueuePlace:
 
 def _eta_of_running(row: Values) -> Eta | None:
     """Expect a video's end, by its own steps or what was expected of its run."""
-    if row["state"] != "in_progress":
-        return None
     told: Values | None = row["attempts"][-1]["expected"]
     run = Expected(**told) if told else None
     detail: Values = row["detail"] or {}

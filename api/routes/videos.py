@@ -98,10 +98,10 @@ def not_found(video_id: str) -> WanfarmError:
 
 def _show(row: Values, headers: dict[str, str], known: list[Values] | None = None) -> Response:
     """Answer with a video, and advise when to ask again."""
-    handles = farm()
-    if not queries.is_over(row["state"]):
-        headers["openai-poll-after-ms"] = str(presenters.poll_after_ms(handles, row))
-    return json_response(presenters.video(handles, row, known), headers=headers)
+    shown, poll_after_ms = presenters.answer(farm(), row, known)
+    if poll_after_ms is not None:
+        headers["openai-poll-after-ms"] = str(poll_after_ms)
+    return json_response(shown, headers=headers)
 
 
 def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:

@@ -223,6 +223,17 @@ _TOOK: Final = (
 _RUN_SECONDS: Final = select(func.percentile_cont(0.5).within_group(_TOOK.c.took))
 
 
+def outlook(farm: Farm, row: Values) -> tuple[int, float | None]:
+    """Tell `place` and `run_seconds` of a waiting video at one look."""
+    this = {name: row[name] for name in ("model", "priority", "id")}
+    with farm.db.connect() as db:
+        before, run_s = db.execute(_OUTLOOK, this).one()
+    return before + 1, _number(run_s)
+
+
+_OUTLOOK: Final = select(_BEFORE.scalar_subquery(), _RUN_SECONDS.scalar_subquery())
+
+
 def gpu_seconds(attempts: Sequence[Values]) -> float:
     """Sum what the ended attempts of a video cost."""
     return round(
