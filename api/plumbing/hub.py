@@ -50,7 +50,7 @@ class Watch:
 
 
 class Hub(threading.Thread):
-    """Listens to the feed and rings the watches; rings all of them each second without Redis."""
+    """Listens to the feed while there are watches; rings all of them each second without Redis."""
 
     def __init__(self, farm: Farm) -> None:
         """Prepare; `start()` begins."""
@@ -58,6 +58,7 @@ class Hub(threading.Thread):
         self._farm = farm
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        self._watched = threading.Event()  # nobody else needs the news
         self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
         self._held: Counter[str] = Counter()
 
@@ -72,6 +73,7 @@ class Hub(threading.Thread):
         watch = Watch(self._stopping)
         with self._lock:
             self._watches[video_id].add(watch)
+            self._watched.set()
         try:
             yield watch
         finally:
@@ -79,6 +81,8 @@ class Hub(threading.Thread):
                 self._watches[video_id].discard(watch)
                 if not self._watches[video_id]:
                     del self._watches[video_id]
+                if not self._watches:
+                    self._watched.clear()
 
     def hold(self, key_id: str) -> "Slot":
         """Take a place among the held-open answers.
@@ -116,6 +120,8 @@ class Hub(threading.Thread):
         """Listen until stopped; without Redis ring everybody each second and try again."""
         log = logger()
         while not self._stopping.is_set():
+            if not self._watched.wait(_POLL_S):
+                continue
             try:
                 with self._farm.feed.subscription(EVENTS) as events:
                     self._ring_all()  # whatever was missed before we listened
@@ -128,10 +134,11 @@ class Hub(threading.Thread):
     def stop(self) -> None:
         """End the thread and let every waiter go."""
         self._stopping.set()
+        self._watched.set()  # so that it ends at once
         self._ring_all()
 
     def _listen(self, events: Subscription) -> None:
-        while not self._stopping.is_set():
+        while self._watched.is_set() and not self._stopping.is_set():
             message = events.next(_LISTEN_S)
             if message is not None:
                 self._ring(message["event"]["video_id"])
