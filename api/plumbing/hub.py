@@ -4,6 +4,7 @@ The feed is only a doorbell here too: a waiter reads Postgres after each wake, s
 costs a second at most and never an event.
 """
 
+import random
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from shared.vocabulary.errors import WanfarmError
 
 _POLL_S: Final = 1.0  # between looks without Redis
 _LISTEN_S: Final = 0.25  # between looks whether to stop
+_AGAIN_S: Final = (5, 15)  # until one that is refused comes back: not all at once
 
 
 class Watch:
@@ -92,13 +94,7 @@ class Hub(threading.Thread):
         """
         settings = self._farm.settings
         with self._lock:
-            if self._held.total() >= settings.max_streams:
-                raise WanfarmError(
-                    "too_many_streams",
-                    f"All {settings.max_streams} places for held-open answers are taken. "
-                    "Each one costs a thread. Poll meanwhile, or retry in 5 s.",
-                    retry_after_s=5,
-                )
+            self.refuse_when_full()
             if self._held[key_id] >= settings.max_streams_per_key:
                 raise WanfarmError(
                     "stream_limit",
@@ -108,6 +104,21 @@ class Hub(threading.Thread):
                 )
             self._held[key_id] += 1
         return Slot(self, key_id)
+
+    def refuse_when_full(self) -> None:
+        """Refuse whoever would be held, at no cost; each is told another time to come back.
+
+        Raises:
+            WanfarmError: `too_many_streams` of this process.
+        """
+        most, again_s = self._farm.settings.max_streams, random.randint(*_AGAIN_S)  # noqa: S311
+        if self.held >= most:
+            raise WanfarmError(
+                "too_many_streams",
+                f"All {most} places for held-open answers are taken. "
+                f"Each one costs a thread. Poll meanwhile, or retry in {again_s} s.",
+                retry_after_s=again_s,
+            )
 
     def release(self, key_id: str) -> None:
         """Give a place back; called by `Slot`."""
