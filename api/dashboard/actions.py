@@ -79,7 +79,7 @@ def _refused(err: WanfarmError, source: Values | None) -> Response:
 def _form_page(
     values: "MultiDict[str, str]", source: Values | None, faults: tuple[Fault, ...] = ()
 ) -> str:
-    served = groups.served_models(farm())
+    served = groups.served_models(groups.all_groups(farm()))
     form = newform.make_form(farm(), served, values, source, faults)
     run_s = queries.run_seconds(farm(), form.model.id)
     return render_template("new.html", form=form, run_s=run_s)

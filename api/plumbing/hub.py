@@ -4,6 +4,7 @@ The feed is only a doorbell here too: a waiter reads Postgres after each wake, s
 costs a second at most and never an event.
 """
 
+import random
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from shared.vocabulary.errors import WanfarmError
 
 _POLL_S: Final = 1.0  # between looks without Redis
 _LISTEN_S: Final = 0.25  # between looks whether to stop
+_AGAIN_S: Final = (5, 15)  # until one that is refused comes back: not all at once
 
 
 class Watch:
@@ -50,7 +52,7 @@ class Watch:
 
 
 class Hub(threading.Thread):
-    """Listens to the feed and rings the watches; rings all of them each second without Redis."""
+    """Listens to the feed while there are watches; rings all of them each second without Redis."""
 
     def __init__(self, farm: Farm) -> None:
         """Prepare; `start()` begins."""
@@ -58,6 +60,7 @@ class Hub(threading.Thread):
         self._farm = farm
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        self._watched = threading.Event()  # nobody else needs the news
         self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
         self._held: Counter[str] = Counter()
 
@@ -72,6 +75,7 @@ class Hub(threading.Thread):
         watch = Watch(self._stopping)
         with self._lock:
             self._watches[video_id].add(watch)
+            self._watched.set()
         try:
             yield watch
         finally:
@@ -79,6 +83,8 @@ class Hub(threading.Thread):
                 self._watches[video_id].discard(watch)
                 if not self._watches[video_id]:
                     del self._watches[video_id]
+                if not self._watches:
+                    self._watched.clear()
 
     def hold(self, key_id: str) -> "Slot":
         """Take a place among the held-open answers.
@@ -88,13 +94,7 @@ class Hub(threading.Thread):
         """
         settings = self._farm.settings
         with self._lock:
-            if self._held.total() >= settings.max_streams:
-                raise WanfarmError(
-                    "too_many_streams",
-                    f"All {settings.max_streams} places for held-open answers are taken. "
-                    "Each one costs a thread. Poll meanwhile, or retry in 5 s.",
-                    retry_after_s=5,
-                )
+            self.refuse_when_full()
             if self._held[key_id] >= settings.max_streams_per_key:
                 raise WanfarmError(
                     "stream_limit",
@@ -104,6 +104,21 @@ class Hub(threading.Thread):
                 )
             self._held[key_id] += 1
         return Slot(self, key_id)
+
+    def refuse_when_full(self) -> None:
+        """Refuse whoever would be held, at no cost; each is told another time to come back.
+
+        Raises:
+            WanfarmError: `too_many_streams` of this process.
+        """
+        most, again_s = self._farm.settings.max_streams, random.randint(*_AGAIN_S)  # noqa: S311
+        if self.held >= most:
+            raise WanfarmError(
+                "too_many_streams",
+                f"All {most} places for held-open answers are taken. "
+                f"Each one costs a thread. Poll meanwhile, or retry in {again_s} s.",
+                retry_after_s=again_s,
+            )
 
     def release(self, key_id: str) -> None:
         """Give a place back; called by `Slot`."""
@@ -116,6 +131,8 @@ class Hub(threading.Thread):
         """Listen until stopped; without Redis ring everybody each second and try again."""
         log = logger()
         while not self._stopping.is_set():
+            if not self._watched.wait(_POLL_S):
+                continue
             try:
                 with self._farm.feed.subscription(EVENTS) as events:
                     self._ring_all()  # whatever was missed before we listened
@@ -128,10 +145,11 @@ class Hub(threading.Thread):
     def stop(self) -> None:
         """End the thread and let every waiter go."""
         self._stopping.set()
+        self._watched.set()  # so that it ends at once
         self._ring_all()
 
     def _listen(self, events: Subscription) -> None:
-        while not self._stopping.is_set():
+        while self._watched.is_set() and not self._stopping.is_set():
             message = events.next(_LISTEN_S)
             if message is not None:
                 self._ring(message["event"]["video_id"])

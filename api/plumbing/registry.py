@@ -41,6 +41,7 @@ class Route(Generic[Q]):
     media: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()  # request headers that it reads
+    at_once: Callable[[], None] | None = None  # refuses before anything is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Endpoint(Generic[Q]):
 
     def __call__(self, **path: str) -> Response:
         """Answer the current request."""
+        if self.route.at_once:
+            self.route.at_once()
         scope = self.route.scope
         caller = require(request, scope) if scope is not None else None
         query = _read_query(self.route.query)

@@ -38,6 +38,16 @@ class EventQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=500)] = Field(default=200, description="Events per page.")
 
 
+def _wants_stream() -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
+def _refuse_at_once() -> None:
+    """Refuse a stream that has no place before its key and its video are looked up."""
+    if _wants_stream():
+        runtime().hub.refuse_when_full()
+
+
 @endpoint(
     Route(
         method="GET",
@@ -49,12 +59,13 @@ class EventQuery(BaseModel):
         media=("application/json", "text/event-stream"),
         errors=("invalid_header", "stream_limit", "too_many_streams"),
         headers=("Last-Event-ID",),
+        at_once=_refuse_at_once,
     )
 )
 def events(call: Call[EventQuery]) -> Response:
     """Show what happened to a video, or tell it as it happens."""
     row = find(call)
-    if "text/event-stream" in request.headers.get("Accept", ""):
+    if _wants_stream():
         return _stream(row, call.caller.key_id)
     query = call.query
     lines = queries.events(farm(), row["id"], after=query.after, limit=query.limit + 1)

@@ -44,7 +44,7 @@ def readyz(_call: Call[NoQuery]) -> Response:
 def health(_call: Call[NoQuery]) -> Response:
     """Check what a render needs: all of readiness, and a group."""
     ready = _ready(farm())
-    if not groups.served_models(farm()):
+    if not groups.served_models(groups.all_groups(farm())):
         raise WanfarmError(
             "not_ready", "No GPU group is up. Videos are taken and wait. Start a worker."
         )

@@ -59,12 +59,9 @@ def retrieve_model(call: Call[NoQuery]) -> Response:
 
 
 def _cards(handles: Farm, models: list[Model]) -> list[ModelCard]:
-    served = groups.served_models(handles)
-    warm = {
-        group["warm_model"]
-        for group in groups.all_groups(handles)
-        if group["state"] is not GroupState.DOWN
-    }
+    known = groups.all_groups(handles)
+    served = groups.served_models(known)
+    warm = {group["warm_model"] for group in known if group["state"] is not GroupState.DOWN}
     defaults = {handles.settings.default_text_model, handles.settings.default_image_model}
     return [
         ModelCard(

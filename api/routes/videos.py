@@ -14,6 +14,7 @@ from api.plumbing.schemas import VideoDeleted
 from api.plumbing.waiting import WaitQuery, wait_until_over
 from api.plumbing.wire import json_response
 from shared.jobs import lifecycle, presenters, queries, removal
+from shared.jobs.intake import Accepted
 from shared.jobs.ledger import Values
 from shared.vocabulary.catalog import find_model
 from shared.vocabulary.errors import WanfarmError
@@ -96,23 +97,24 @@ def not_found(video_id: str) -> WanfarmError:
     )
 
 
-def _show(row: Values, headers: dict[str, str]) -> Response:
+def _show(row: Values, headers: dict[str, str], known: list[Values] | None = None) -> Response:
     """Answer with a video, and advise when to ask again."""
-    handles = farm()
-    if not queries.is_over(row["state"]):
-        headers["openai-poll-after-ms"] = str(presenters.poll_after_ms(handles, row))
-    return json_response(presenters.video(handles, row, base_url()), headers=headers)
+    shown, poll_after_ms = presenters.answer(farm(), row, base_url(), known)
+    if poll_after_ms is not None:
+        headers["openai-poll-after-ms"] = str(poll_after_ms)
+    return json_response(shown, headers=headers)
 
 
-def _show_new(call: Call[WaitQuery], video_id: str, *, replayed: bool) -> Response:
-    headers = wait_until_over(video_id, call.caller, call.query)
-    headers["Location"] = f"/v1/videos/{video_id}"
-    if replayed:
-        headers["Idempotency-Replayed"] = "true"
-    row = queries.one(farm(), video_id, call.caller.tenant)
+def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
+    video_id = accepted.video_id
+    waited = wait_until_over(video_id, call.caller, call.query)
+    row = None if waited else accepted.row
+    row = row or queries.one(farm(), video_id, call.caller.tenant)
     if row is None:
         raise not_found(video_id)
-    return _show(row, headers)
+    replayed = {"Idempotency-Replayed": "true"} if accepted.replayed else {}
+    headers = waited | {"Location": f"/v1/videos/{video_id}"} | replayed
+    return _show(row, headers, accepted.groups)
 
 
 @endpoint(
@@ -133,7 +135,7 @@ def create(call: Call[WaitQuery]) -> Response:
     sent = asking.read_sent(farm(), VideoRequest, call.caller)
     resolved = asking.settle(farm(), sent.fields, sent.image.ref if sent.image else None)
     accepted = asking.submit(farm(), call.caller, sent, resolved)
-    return _show_new(call, accepted.video_id, replayed=accepted.replayed)
+    return _show_new(call, accepted)
 
 
 @endpoint(
@@ -156,7 +158,7 @@ def remix(call: Call[WaitQuery]) -> Response:
     fields, image = asking.remixed(row, sent)
     resolved = asking.settle(farm(), fields, image)
     accepted = asking.submit(farm(), call.caller, sent, resolved, remixed_from=row["id"])
-    return _show_new(call, accepted.video_id, replayed=accepted.replayed)
+    return _show_new(call, accepted)
 
 
 @endpoint(

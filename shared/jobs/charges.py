@@ -71,7 +71,7 @@ def learn(moved: CTE, paid: CTE) -> CTE:
     return sample.on_conflict_do_update(index_elements=["model"], set_={"rate": rate}).cte("learnt")
 
 
-def wake(tenant: str) -> Update:
+def wake(tenant: ColumnElement[str]) -> Update:
     """Level a tenant that has nothing waiting or running with the least of those that have."""
     other = aliased(Tenant)
     least = select(func.min(other.share)).where(_busy(other.name)).scalar_subquery()

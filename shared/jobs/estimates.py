@@ -9,7 +9,6 @@ from typing import Final
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, func, select
 
-from shared.jobs import groups, queries
 from shared.jobs.ledger import Fence, Values
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Attempt, Video
@@ -49,15 +48,21 @@ def of_attempt(farm: Farm, fence: Fence, cache: Values) -> Values | None:
     return asdict(expected) if expected else None
 
 
-def wait(farm: Farm, row: Values) -> Wait | None:
+def wait(farm: Farm, row: Values, known: list[Values], place: int) -> Wait | None:
     """Expect the start of a waiting video; None while no group takes its model.
 
     A group is free when its running video is expected to end. Priorities that come later, and
     videos of other models, are not foreseen.
+
+    Args:
+        farm: the handles.
+        row: of the video.
+        known: all groups, as `groups.all_groups` reads them.
+        place: the video's place in the queue, from 1.
     """
     serving = [
         group
-        for group in groups.all_groups(farm)
+        for group in known
         if row["model"] in group["models"] and group["state"] not in _CLOSED
     ]
     if not serving:
@@ -68,7 +73,7 @@ def wait(farm: Farm, row: Values) -> Wait | None:
     ends = _ends(farm, run_s)
     earliest: float = max(row["run_after"], row["created_at"]).timestamp()
     free: list[float] = sorted(ends.get(group["name"], earliest) for group in serving)
-    ahead, turn = divmod(queries.place(farm, row) - 1, len(free))
+    ahead, turn = divmod(place - 1, len(free))
     return Wait(max(earliest, free[turn] + ahead * run_s), ahead, run)
 
 

@@ -127,14 +127,8 @@ def leave(farm: Farm, identity: Identity) -> None:
 
 def all_groups(farm: Farm) -> list[Values]:
     """List the groups of the last day; `state` is down when the heartbeat stopped."""
-    age = func.extract("epoch", func.now() - GpuGroup.heartbeat_at).label("silent_s")
-    statement = (
-        select(*GpuGroup.__table__.c, age)
-        .where(GpuGroup.heartbeat_at > in_seconds(-_FORGOTTEN_S))
-        .order_by(GpuGroup.name)
-    )
     with farm.db.connect() as db:
-        rows = [dict(row) for row in db.execute(statement).mappings()]
+        rows = [dict(row) for row in db.execute(_GROUPS).mappings()]
     for row in rows:
         silent = row["silent_s"] > SILENT_S
         row["state"] = GroupState.DOWN if silent else GroupState(row["condition"])
@@ -143,10 +137,20 @@ def all_groups(farm: Farm) -> list[Values]:
     return rows
 
 
-def served_models(farm: Farm) -> dict[str, list[str]]:
-    """Tell which groups that are not down take which model."""
+_GROUPS: Final = (
+    select(
+        *GpuGroup.__table__.c,
+        func.extract("epoch", func.now() - GpuGroup.heartbeat_at).label("silent_s"),
+    )
+    .where(GpuGroup.heartbeat_at > in_seconds(-_FORGOTTEN_S))
+    .order_by(GpuGroup.name)
+)
+
+
+def served_models(known: list[Values]) -> dict[str, list[str]]:
+    """Tell which of these groups take which model; those that are down take none."""
     served: dict[str, list[str]] = {}
-    for row in all_groups(farm):
+    for row in known:
         if row["state"] is not GroupState.DOWN:
             for model in row["models"]:
                 served.setdefault(model, []).append(row["name"])

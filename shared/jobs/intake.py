@@ -3,9 +3,22 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Insert, String, cast, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Executable,
+    Row,
+    String,
+    bindparam,
+    cast,
+    literal,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from shared.jobs import charges, groups, pauses
@@ -43,87 +56,109 @@ class Accepted:
 
     video_id: str
     replayed: bool = False
+    row: Values | None = None  # of a new one, as `queries.one` reads it
+    groups: list[Values] | None = None  # with the row: all of them, as they were read meanwhile
 
 
 def fingerprint(route: str, fields: Values) -> str:
     """Hash a parsed request, so that the same key with another request is noticed."""
-    text = json.dumps([route, fields], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    said = json.dumps([route, fields], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def submit(farm: Farm, order: Order) -> Accepted:
     """Store a video as queued and ring for it.
 
     Raises:
-        WanfarmError: `intake_paused`; `queue_full`; `does_not_fit`, when it is too large for every
-            group; or `idempotency_key_reused` for another request.
+        WanfarmError: `intake_paused`; `storage_full`; `queue_full`; `does_not_fit`, when it is too
+            large for every group; or `idempotency_key_reused` for another request.
     """
-    if order.idempotency_key and (earlier := _replay(farm, order)):
-        return earlier
-    pauses.refuse_intake(farm)
-    _refuse_when_full(farm, order)
-    _refuse_when_too_large(farm, order)
+    seen = _look(farm, order)
+    if seen.object_id:
+        return _replay(order, seen)
+    pauses.refuse_full_store(farm)
+    if seen.paused:
+        raise pauses.intake_paused(seen.reason)
+    _refuse_when_full(farm, order, seen.written)
+    known = groups.all_groups(farm)
+    _refuse_when_too_large(order, known)
     video_id = new_id("video")
-    row = _insert(farm, order, video_id)
+    row = _insert(farm, order, video_id, wakes=not seen.busy)
     if row is None:  # a twin with the same key was first, in the meantime
-        earlier = _replay(farm, order)
-        assert earlier is not None
-        return earlier
+        return _replay(order, _look(farm, order))
     publish(farm, row, "state", _FIRST)
     farm.doorbell.ring(order.spec.model)
-    return Accepted(video_id)
+    return Accepted(video_id, row=row | {"attempts": []}, groups=known)
 
 
 _FRUGAL: Final = Build(precision="bf16")
 _FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
 
 
-def _insert(farm: Farm, order: Order, video_id: str) -> Values | None:
-    """Write video, first event and idempotency row in one statement; None when the key is taken."""
-    video = insert(Video)
-    if order.idempotency_key:
-        taken = (
+def _insert(farm: Farm, order: Order, video_id: str, *, wakes: bool) -> Values | None:
+    """Write the rows of a new video; None when the key is taken."""
+    columns = _columns(order, video_id)
+    statement = _statement(tuple(columns), keyed=order.idempotency_key is not None, wakes=wakes)
+    sent = {f"new_{name}": value for name, value in columns.items()}
+    taken = {"taken_key": order.idempotency_key, "taken_for": order.fingerprint}
+    with farm.db.connect() as db:
+        row = db.execute(statement, sent | taken).mappings().first()
+    return _UNSET | columns | dict(row) if row else None
+
+
+_UNSET: Final[Values] = dict.fromkeys(column.name for column in Video.__table__.c)
+
+
+@cache  # to build it takes longer than to run it
+def _statement(columns: tuple[str, ...], *, keyed: bool, wakes: bool) -> Executable:
+    """Write video, first event and idempotency row in one statement; nothing when the key is taken.
+
+    Args:
+        columns: of the video; its parameters are `new_<column>`.
+        keyed: there is a key: `taken_key`, and `taken_for`, its fingerprint.
+        wakes: the tenant has had nothing to do.
+    """
+    tenant = _new("tenant")
+    free = select(true().label("free")).cte("free")
+    if keyed:
+        ours = select(
+            tenant,
+            bindparam("taken_key", type_=String),
+            bindparam("taken_for", type_=String),
+            _new("id"),
+        )
+        free = (
             insert(Idempotency)
-            .values(
-                tenant=order.tenant,
-                key=order.idempotency_key,
-                fingerprint=order.fingerprint,
-                object_id=video_id,
-            )
+            .from_select(["tenant", "key", "fingerprint", "object_id"], ours)
             .on_conflict_do_nothing()
             .returning(Idempotency.object_id)
-            .cte("taken")
+            .cte("free")
         )
-        video = _select_from(video, _columns(order, video_id), taken.c.object_id)
-    else:
-        video = video.values(_columns(order, video_id))
-    made = video.returning(*Video.__table__.c).cte("made")
-    names = ["video_id", "seq", "type", "attempt", "data"]
+    video = insert(Video).from_select(columns, select(*map(_new, columns)).select_from(free))
+    moments = (Video.created_at, Video.run_after, Video.start_by, Video.finish_by)
+    made = video.returning(Video.id, Video.seq, *moments).cte("made")
     first = select(
         made.c.id, made.c.seq, literal("state", String), literal(0), literal(_FIRST, JSONB)
     )
+    names = ["video_id", "seq", "type", "attempt", "data"]
     recorded = insert(Event).from_select(names, first).cte("recorded")
-    with farm.db.connect() as db:
-        woken = charges.wake(order.tenant).cte("woken")
-        statement = select(made, made.c.created_at.label("at")).add_cte(recorded, woken)
-        row = db.execute(statement).mappings().first()
-    return dict(row) if row else None
+    statement = select(made, made.c.created_at.label("at")).add_cte(recorded)
+    return statement.add_cte(charges.wake(tenant).cte("woken")) if wakes else statement
 
 
-def _select_from(video: Insert, columns: Values, source: ColumnElement[str]) -> Insert:
-    """Insert the columns once per row of the source: not at all when it is empty."""
-    table = Video.__table__.c
-    typed: list[Any] = [
-        value if isinstance(value, ColumnElement) else cast(literal(value, kind), kind)
-        for name, value in columns.items()
-        for kind in [table[name].type]
-    ]
-    return video.from_select(list(columns), select(*typed).where(source.isnot(None)))
+_FROM_NOW: Final = frozenset({"start_by", "finish_by"})  # given in seconds
+
+
+def _new(column: str) -> ColumnElement[Any]:
+    """The parameter for a column of the new video."""
+    name, kind = f"new_{column}", Video.__table__.c[column].type
+    if column in _FROM_NOW:
+        return in_seconds(bindparam(name, type_=Double))
+    return cast(bindparam(name, type_=kind), kind)
 
 
 def _columns(order: Order, video_id: str) -> Values:
     spec, delivery = order.spec, order.delivery
-    start, finish = delivery.start_within_s, delivery.finish_within_s
     return {
         "id": video_id,
         "tenant": order.tenant,
@@ -145,42 +180,72 @@ def _columns(order: Order, video_id: str) -> Values:
         "warnings": list(order.warnings),
         "remixed_from": order.remixed_from,
         "webhook_url": delivery.webhook_url,
-        "start_by": in_seconds(start) if start else None,
-        "finish_by": in_seconds(finish) if finish else None,
+        "start_by": delivery.start_within_s,
+        "finish_by": delivery.finish_within_s,
         "expires_in_s": delivery.expires_in_s,
         "progress": 0,
     }
 
 
-def _replay(farm: Farm, order: Order) -> Accepted | None:
-    statement = select(Idempotency.fingerprint, Idempotency.object_id).where(
-        Idempotency.tenant == order.tenant, Idempotency.key == order.idempotency_key
-    )
+_LOOK: Final = text("""
+SELECT fingerprint, object_id, what IS NOT NULL AS paused, reason,
+       EXISTS (SELECT FROM videos
+                WHERE tenant = :tenant AND state IN ('queued', 'in_progress')) AS busy,
+       CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS written
+  FROM (SELECT) AS here
+  LEFT JOIN idempotency ON idempotency.tenant = :tenant AND key = CAST(:key AS text)
+  LEFT JOIN pauses ON what = 'intake'
+""")
+
+
+def _look(farm: Farm, order: Order) -> Row[Any]:
+    """Read what decides about an order, and the number of the next transaction."""
     with farm.db.connect() as db:
-        row = db.execute(statement).first()
-    if row is None:
-        return None
-    if row.fingerprint != order.fingerprint:
+        return db.execute(_LOOK, {"tenant": order.tenant, "key": order.idempotency_key}).one()
+
+
+def _replay(order: Order, seen: Row[Any]) -> Accepted:
+    if seen.fingerprint != order.fingerprint:
         raise WanfarmError(
             "idempotency_key_reused",
             "The Idempotency-Key was used for another request. Keys name one request. "
             "Send a new key.",
         )
-    return Accepted(row.object_id, replayed=True)
+    return Accepted(seen.object_id, replayed=True)
 
 
-def _refuse_when_full(farm: Farm, order: Order) -> None:
-    settings = farm.settings
-    mine = _waiting(
-        farm,
-        settings.max_queued_per_key,
-        Video.tenant == order.tenant,
-        Video.key_id == order.key_id,
-    )
-    if mine >= settings.max_queued_per_key:
-        _refuse(f"for key '{order.key_name}'", settings.max_queued_per_key)
-    if _waiting(farm, settings.max_queued) >= settings.max_queued:
-        _refuse("of this farm", settings.max_queued)
+def _refuse_when_full(farm: Farm, order: Order, written: int) -> None:
+    most = farm.settings.max_queued_per_key
+    if not _has_room(farm, written, most, tenant=order.tenant, key=order.key_id):
+        _refuse(f"for key '{order.key_name}'", most)
+    if not _has_room(farm, written, farm.settings.max_queued):
+        _refuse("of this farm", farm.settings.max_queued)
+
+
+_COUNT: Final = text("""
+SELECT count(*) AS waiting,
+       CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint) AS since
+  FROM (SELECT FROM videos
+         WHERE state = 'queued'
+           AND (CAST(:key AS text) IS NULL OR tenant = :tenant AND key_id = :key)
+         LIMIT :most) AS those
+""").bindparams(bindparam("tenant", type_=String))
+
+
+def _has_room(
+    farm: Farm, written: int, most: int, *, tenant: str | None = None, key: str | None = None
+) -> bool:
+    """Tell whether fewer videos wait than may; counts only when that is not known already.
+
+    No transaction makes more than one video wait: not more have come since a count than there
+    were transactions.
+    """
+    if written in farm.room.get(key, ()):
+        return True
+    with farm.db.connect() as db:
+        found = db.execute(_COUNT, {"tenant": tenant, "key": key, "most": most}).one()
+    farm.room[key] = range(found.since, found.since + most - found.waiting)
+    return found.waiting < most
 
 
 def _refuse(whose: str, limit: int) -> None:
@@ -192,11 +257,11 @@ def _refuse(whose: str, limit: int) -> None:
     )
 
 
-def _refuse_when_too_large(farm: Farm, order: Order) -> None:
+def _refuse_when_too_large(order: Order, known: list[Values]) -> None:
     """Refuse what no group can hold in its most frugal way; one whose cards are unknown may."""
     spec, wanted = order.spec, order.delivery.group
     misfits: list[DoesNotFit] = []
-    for group in groups.all_groups(farm):
+    for group in known:
         takes = group["state"] is not GroupState.DOWN and spec.model in group["models"]
         if not takes or wanted not in {None, group["name"]}:
             continue
@@ -211,12 +276,3 @@ def _refuse_when_too_large(farm: Farm, order: Order) -> None:
     if misfits:
         best = max(misfits, key=lambda one: one.nearest.tokens if one.nearest else 0)
         raise WanfarmError("does_not_fit", str(best), param="size")
-
-
-def _waiting(farm: Farm, limit: int, *where: ColumnElement[bool]) -> int:
-    """Count waiting rows, but no further than the limit."""
-    some = (
-        select(literal(1)).where(Video.state == VideoState.QUEUED, *where).limit(limit).subquery()
-    )
-    with farm.db.connect() as db:
-        return db.scalar(select(func.count()).select_from(some)) or 0

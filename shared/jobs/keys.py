@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import Row, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
 
 from shared.jobs.ledger import Values, in_seconds
 from shared.machinery.farm import Farm
@@ -83,11 +82,12 @@ def verify(farm: Farm, key: str) -> Caller:
     prefix, _, rest = key.partition("_")
     key_id, _, secret = rest.partition("_")
     looks_right = prefix == "wf" and len(key_id) == 8 and set(key_id) <= set(_ID_ALPHABET)
-    row = _living(farm, ApiKey.id == key_id) if looks_right else None
+    row = _living(farm, key_id) if looks_right else None
     if row is None or not hmac.compare_digest(row.secret_sha256, _sha256(secret)):
         raise invalid_key()
-    _touch(farm, row)
-    return Caller(row.id, row.name, row.tenant, row.scope)  # pyright: ignore[reportArgumentType]
+    if row.unnoticed:
+        _touch(farm, key_id)
+    return Caller(row.id, row.name, row.tenant, row.scope)
 
 
 def caller_of(farm: Farm, key_id: str) -> Caller:
@@ -96,10 +96,10 @@ def caller_of(farm: Farm, key_id: str) -> Caller:
     Raises:
         WanfarmError: `invalid_key` when it no longer lives.
     """
-    row = _living(farm, ApiKey.id == key_id)
+    row = _living(farm, key_id)
     if row is None:
         raise invalid_key()
-    return Caller(row.id, row.name, row.tenant, row.scope)  # pyright: ignore[reportArgumentType]
+    return Caller(row.id, row.name, row.tenant, row.scope)
 
 
 def all_keys(farm: Farm, tenant: str | None = None) -> list[Values]:
@@ -170,20 +170,31 @@ def invalid_key() -> WanfarmError:
     )
 
 
-def _living(farm: Farm, which: ColumnElement[bool]) -> ApiKey | None:
-    alive = (
-        ApiKey.revoked_at.is_(None),
-        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
-    )
-    with Session(farm.db, expire_on_commit=False) as session:
-        return session.scalars(select(ApiKey).where(which, *alive)).first()
+_UNNOTICED: Final = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < in_seconds(-60))
+_LIVING: Final = select(
+    ApiKey.id,
+    ApiKey.name,
+    ApiKey.tenant,
+    ApiKey.scope,
+    ApiKey.secret_sha256,
+    _UNNOTICED.label("unnoticed"),
+).where(
+    ApiKey.id == bindparam("key_id"),
+    ApiKey.revoked_at.is_(None),
+    or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+)
 
 
-def _touch(farm: Farm, key: ApiKey) -> None:
-    """Remember the use of a key, at most once a minute."""
-    stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < in_seconds(-60))
+def _living(farm: Farm, key_id: str) -> Row[str, str, str, str, str, bool] | None:
     with farm.db.connect() as db:
-        db.execute(update(ApiKey).where(ApiKey.id == key.id, stale).values(last_used_at=func.now()))
+        return db.execute(_LIVING, {"key_id": key_id}).first()
+
+
+def _touch(farm: Farm, key_id: str) -> None:
+    """Remember the use of a key, at most once a minute."""
+    statement = update(ApiKey).where(ApiKey.id == key_id, _UNNOTICED)
+    with farm.db.connect() as db:
+        db.execute(statement.values(last_used_at=func.now()))
 
 
 def _sha256(text: str) -> str:

@@ -189,7 +189,7 @@ def event_line(row: Values, event: str, data: Values) -> Values:
     }
 
 
-def in_seconds(seconds: float) -> ColumnElement[Any]:
+def in_seconds(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
     """A moment from now, by the database's clock."""
     return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 

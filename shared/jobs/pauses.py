@@ -36,22 +36,15 @@ def closed(farm: Farm) -> list[Values]:
         return [dict(row) for row in rows]
 
 
-def refuse_intake(farm: Farm) -> None:
-    """Raise when nothing is taken in.
-
-    Raises:
-        WanfarmError: `intake_paused`, with the reason, or `storage_full`.
-    """
-    refuse_full_store(farm)
-    for pause in closed(farm):
-        if pause["what"] == "intake":
-            why = f": {pause['reason']}" if pause["reason"] else ""
-            raise WanfarmError(
-                "intake_paused",
-                f"The farm takes no new videos at the moment{why}. Videos that it has taken are "
-                "kept. Retry in about a minute.",
-                retry_after_s=60,
-            )
+def intake_paused(reason: str | None) -> WanfarmError:
+    """Say that nothing is taken in, and why."""
+    why = f": {reason}" if reason else ""
+    return WanfarmError(
+        "intake_paused",
+        f"The farm takes no new videos at the moment{why}. Videos that it has taken are "
+        "kept. Retry in about a minute.",
+        retry_after_s=60,
+    )
 
 
 def refuse_full_store(farm: Farm) -> None:

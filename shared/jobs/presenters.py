@@ -38,14 +38,34 @@ _DETAIL: Final = (
 
 
 def video(farm: Farm, row: Values, base_url: str) -> VideoObject:
-    """Show one video, with its attempts, its place and when it may end.
+    """Show one video, with its attempts, its place and when it may end; see `answer`."""
+    return answer(farm, row, base_url)[0]
+
+
+def answer(
+    farm: Farm, row: Values, base_url: str, known: list[Values] | None = None
+) -> tuple[VideoObject, int | None]:
+    """Show one video, and advise how many ms to wait between polls; None when it is over.
 
     Args:
         farm: the handles.
         row: the video, with its attempts.
         base_url: how its readers reach the farm.
+        known: all groups, where they were just read.
     """
-    return _video(farm, row, base_url, queue=_queue(farm, row), eta=_eta(farm, row))
+    if queries.is_over(row["state"]):
+        return _video(farm, row, base_url, queue=None, eta=None), None
+    if row["state"] == "in_progress":
+        run_s = queries.run_seconds(farm, row["model"])
+        return _video(farm, row, base_url, queue=None, eta=_eta_of_running(row)), _poll_after_ms(
+            row, run_s
+        )
+    known = groups.all_groups(farm) if known is None else known
+    place, run_s = queries.outlook(farm, row)
+    wait = estimates.wait(farm, row, known, place)
+    eta = _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
+    shown = _video(farm, row, base_url, queue=_queue(row, known, place), eta=eta)
+    return shown, _poll_after_ms(row, run_s)
 
 
 def page(farm: Farm, found: queries.Page, base_url: str) -> VideoPage:
@@ -59,16 +79,16 @@ def page(farm: Farm, found: queries.Page, base_url: str) -> VideoPage:
     )
 
 
-def poll_after_ms(farm: Farm, row: Values) -> int:
-    """Advise how long to wait between polls: a twentieth of what is probably left."""
-    run_s = queries.run_seconds(farm, row["model"]) or _PRIOR_RUN_S
-    least, most = _POLL_MS
-    return int(min(most, max(least, run_s * (1 - row["progress"] / 100) / 20 * 1000)))
-
-
 def unix(moment: datetime | None) -> int | None:
     """Write a moment as whole seconds."""
     return None if moment is None else int(moment.timestamp())
+
+
+def _poll_after_ms(row: Values, run_s: float | None) -> int:
+    """A twentieth of what is probably left."""
+    least, most = _POLL_MS
+    left_s = (run_s or _PRIOR_RUN_S) * (1 - row["progress"] / 100)
+    return int(min(most, max(least, left_s / 20 * 1000)))
 
 
 def _video(
@@ -148,26 +168,19 @@ def _error(error: Values | None) -> JobError | None:
     )
 
 
-def _queue(farm: Farm, row: Values) -> QueuePlace | None:
-    if row["state"] != "queued":
-        return None
+def _queue(row: Values, known: list[Values], place: int) -> QueuePlace:
     waits_on_purpose = row["run_after"] > row["created_at"] and row["attempt"] > 0
     if waits_on_purpose and row["run_after"] > datetime.now(row["run_after"].tzinfo):
         reason = "retry_backoff"
-    elif row["model"] in groups.served_models(farm):
+    elif row["model"] in groups.served_models(known):
         reason = "waiting_for_group"
     else:
         reason = "no_group_for_model"
-    return QueuePlace(position=queries.place(farm, row), reason=reason)
+    return QueuePlace(position=place, reason=reason)
 
 
-def _eta(farm: Farm, row: Values) -> Eta | None:
-    """Expect a video's start and end, by its own steps or this farm's latest runs."""
-    if row["state"] == "queued":
-        wait = estimates.wait(farm, row)
-        return _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
-    if row["state"] != "in_progress":
-        return None
+def _eta_of_running(row: Values) -> Eta | None:
+    """Expect a video's end, by its own steps or what was expected of its run."""
     told: Values | None = row["attempts"][-1]["expected"]
     run = Expected(**told) if told else None
     detail: Values = row["detail"] or {}

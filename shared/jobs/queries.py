@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, Integer, String, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.jobs.ledger import Values, event_line, in_seconds
@@ -42,14 +42,20 @@ class Page:
 
 def one(farm: Farm, video_id: str, tenant: str | None) -> Values | None:
     """Read a video with its attempts; None when there is none for this tenant."""
-    statement = select(*Video.__table__.c).where(Video.id == video_id, _ALIVE)
-    if tenant is not None:
-        statement = statement.where(Video.tenant == tenant)
     with farm.db.connect() as db:
-        row = db.execute(statement).mappings().first()
+        row = db.execute(_ONE, {"video_id": video_id, "tenant": tenant}).mappings().first()
     if row is None:
         return None
     return dict(row) | {"attempts": attempts(farm, video_id)}
+
+
+# What is asked at every request is built once: to write it takes longer than to run it.
+_OF_VIDEO: Final = bindparam("video_id", type_=String)
+_ONE: Final = select(*Video.__table__.c).where(
+    Video.id == _OF_VIDEO,
+    Video.tenant == func.coalesce(bindparam("tenant", type_=String), Video.tenant),
+    _ALIVE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +74,22 @@ class Standing:
 def standing(farm: Farm, video_id: str) -> Standing | None:
     """Read where a video stands; None when it is gone."""
     with farm.db.connect() as db:
-        row = db.execute(select(Video.seq, Video.state).where(Video.id == video_id, _ALIVE)).first()
+        row = db.execute(_STANDING, {"video_id": video_id}).first()
     return Standing(row.seq, VideoState(row.state)) if row else None
+
+
+_STANDING: Final = select(Video.seq, Video.state).where(Video.id == _OF_VIDEO, _ALIVE)
 
 
 def attempts(farm: Farm, video_id: str) -> list[Values]:
     """Read all tries at a video, first to last."""
-    statement = (
-        select(*Attempt.__table__.c).where(Attempt.video_id == video_id).order_by(Attempt.number)
-    )
     with farm.db.connect() as db:
-        return [dict(row) for row in db.execute(statement).mappings()]
+        return [dict(row) for row in db.execute(_ATTEMPTS, {"video_id": video_id}).mappings()]
+
+
+_ATTEMPTS: Final = (
+    select(*Attempt.__table__.c).where(Attempt.video_id == _OF_VIDEO).order_by(Attempt.number)
+)
 
 
 def page(
@@ -119,31 +130,38 @@ def _conditions(which: Filter) -> list[ColumnElement[bool]]:
 
 def place(farm: Farm, row: Values) -> int:
     """Tell how many waiting videos of its model come before this one, plus one."""
-    before = (
-        select(Video.id)
-        .where(
-            Video.state == VideoState.QUEUED,
-            Video.model == row["model"],
-            tuple_(-Video.priority, Video.id) < tuple_(-row["priority"], row["id"]),
-        )
-        .limit(_PLACE_LIMIT)
-        .subquery()
-    )
+    this = {name: row[name] for name in ("model", "priority", "id")}
     with farm.db.connect() as db:
-        return (db.scalar(select(func.count()).select_from(before)) or 0) + 1
+        return (db.scalar(_BEFORE, this) or 0) + 1
+
+
+_BEFORE: Final = select(func.count()).select_from(
+    select(Video.id)
+    .where(
+        Video.state == VideoState.QUEUED,
+        Video.model == bindparam("model"),
+        tuple_(-Video.priority, Video.id)
+        < tuple_(-bindparam("priority", type_=Integer), bindparam("id", type_=String)),
+    )
+    .limit(_PLACE_LIMIT)
+    .subquery()
+)
 
 
 def events(farm: Farm, video_id: str, *, after: int = 0, limit: int = 500) -> list[Values]:
     """Read ledger lines past a number, in order, as the wire has them."""
-    statement = (
-        select(Event.seq, Event.at, Event.type, Event.attempt, Event.data)
-        .where(Event.video_id == video_id, Event.seq > after)
-        .order_by(Event.seq)
-        .limit(limit)
-    )
+    asked = {"video_id": video_id, "after": after, "most": limit}
     with farm.db.connect() as db:
-        rows = db.execute(statement).mappings().all()
+        rows = db.execute(_EVENTS, asked).mappings().all()
     return [event_line(dict(row) | {"id": video_id}, row["type"], row["data"]) for row in rows]
+
+
+_EVENTS: Final = (
+    select(Event.seq, Event.at, Event.type, Event.attempt, Event.data)
+    .where(Event.video_id == _OF_VIDEO, Event.seq > bindparam("after"))
+    .order_by(Event.seq)
+    .limit(bindparam("most", type_=Integer))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +205,33 @@ def board(farm: Farm, tenant: str | None) -> Board:
 
 def run_seconds(farm: Farm, model: str) -> float | None:
     """Tell the median run time of a model's latest completed videos, or None without any."""
-    latest = (
-        select(func.extract("epoch", Video.completed_at - Video.started_at).label("took"))
-        .where(
-            Video.model == model,
-            Video.state == VideoState.COMPLETED,
-            Video.completed_at > in_seconds(-86_400),
-        )
-        .order_by(Video.completed_at.desc())
-        .limit(20)
-        .subquery()
-    )
     with farm.db.connect() as db:
-        return _number(db.scalar(select(func.percentile_cont(0.5).within_group(latest.c.took))))
+        return _number(db.scalar(_RUN_SECONDS, {"model": model}))
+
+
+_TOOK: Final = (
+    select(func.extract("epoch", Video.completed_at - Video.started_at).label("took"))
+    .where(
+        Video.model == bindparam("model"),
+        Video.state == VideoState.COMPLETED,
+        Video.completed_at > in_seconds(-86_400),
+    )
+    .order_by(Video.completed_at.desc())
+    .limit(20)
+    .subquery()
+)
+_RUN_SECONDS: Final = select(func.percentile_cont(0.5).within_group(_TOOK.c.took))
+
+
+def outlook(farm: Farm, row: Values) -> tuple[int, float | None]:
+    """Tell `place` and `run_seconds` of a waiting video at one look."""
+    this = {name: row[name] for name in ("model", "priority", "id")}
+    with farm.db.connect() as db:
+        before, run_s = db.execute(_OUTLOOK, this).one()
+    return before + 1, _number(run_s)
+
+
+_OUTLOOK: Final = select(_BEFORE.scalar_subquery(), _RUN_SECONDS.scalar_subquery())
 
 
 def gpu_seconds(attempts: Sequence[Values]) -> float:

@@ -6,11 +6,10 @@ import threading
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.jobs import lifecycle, scheduling
+from shared.machinery.doorbell import ENOUGH
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.vocabulary.catalog import MODELS
-
-_MOST_RINGS = 64
 
 
 def ring_again(farm: Farm) -> int:
@@ -28,7 +27,7 @@ def ring_again(farm: Farm) -> int:
 def due_by_model(farm: Farm) -> dict[str, int]:
     """Count the due videos of each model, no further than is worth ringing for."""
     with farm.db.connect() as db:
-        rows = db.execute(scheduling.due(tuple(MODELS), _MOST_RINGS)).all()
+        rows = db.execute(scheduling.due(tuple(MODELS), ENOUGH)).all()
     return {row[0]: row[1] for row in rows}
 
 

@@ -1,14 +1,17 @@
 """Postgres: one engine per process, every statement its own transaction, schema by Alembic."""
 
+import select
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import InvalidatePoolError
 
 import migrations
 from shared.machinery.settings import Settings
@@ -25,13 +28,14 @@ _SESSION = {
 def connect(settings: Settings) -> Engine:
     """Open a pool of autocommit connections, sized for the API's threads."""
     options = " ".join(f"-c {name}={value}" for name, value in _SESSION.items())
-    return create_engine(
+    engine = create_engine(
         settings.database_url,
         isolation_level="AUTOCOMMIT",
-        pool_size=8,
-        max_overflow=24,
+        skip_autocommit_rollback=True,
+        pool_size=32,
+        max_overflow=0,  # those beyond the size would log in anew at each use
+        pool_use_lifo=True,  # few are used, and these have prepared what they are asked
         pool_timeout=5,
-        pool_pre_ping=True,
         hide_parameters=True,  # an error's text would carry prompts into the log
         connect_args={
             "options": options,
@@ -43,6 +47,23 @@ def connect(settings: Settings) -> Engine:
             "application_name": "wanfarm",
         },
     )
+    event.listen(engine, "checkout", _refuse_hung_up)
+    return engine
+
+
+def _refuse_hung_up(connection: Any, *_: object) -> None:  # noqa: ANN401 - the driver's own
+    """Let the pool connect anew after Postgres hung up: whoever is idle has nothing to hear.
+
+    This costs a look at the socket, where a ping would cost a round trip per statement.
+    """
+    if connection.closed or _has_word(connection.fileno()):
+        raise InvalidatePoolError
+
+
+def _has_word(line: int) -> bool:
+    poll = select.poll()
+    poll.register(line, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def upgrade(database_url: str) -> None:

@@ -11,6 +11,7 @@ from shared.machinery.logs import logger
 from shared.machinery.settings import Settings
 
 RING: Final = "wanfarm.ring"
+ENOUGH: Final = 64  # rings that wait: whoever is idle hears one of them
 _FAULTS: Final = (OperationalError, RedisError, OSError)
 
 
@@ -65,9 +66,14 @@ class Doorbell:
         self._log = logger()
 
     def ring(self, model: str) -> bool:
-        """Say that there may be work for a model; bounded in time, never raises for the broker."""
+        """Say that there may be work for a model; bounded in time, never raises for the broker.
+
+        Returns:
+            Whether a ring waits to be heard; no other is added to many.
+        """
         try:
-            self._app.send_task(RING, queue=queue_of(model), retry=False)
+            if self._unheard(model) < ENOUGH:
+                self._app.send_task(RING, queue=queue_of(model), retry=False)
         except _FAULTS as err:
             self._log.warning("doorbell.lost", model=model, error=type(err).__name__)
             return False
@@ -76,9 +82,12 @@ class Doorbell:
     def waiting(self, model: str) -> int | None:
         """Count the rings not yet heard, or None when Redis cannot say."""
         try:
-            return int(self._redis.llen(self._prefix + queue_of(model)))
+            return self._unheard(model)
         except RedisError:
             return None
+
+    def _unheard(self, model: str) -> int:
+        return int(self._redis.llen(self._prefix + queue_of(model)))
 
     def close(self) -> None:
         """Drop the connections."""

@@ -1,6 +1,6 @@
 """The handles of one process on the farm, built at its edge and passed down."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
@@ -23,6 +23,7 @@ class Farm:
     storage: Storage
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
+    room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # by intake
 
     def close(self) -> None:
         """Give the connections back."""

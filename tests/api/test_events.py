@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from api.plumbing.runtime import EXTENSION
 from shared.machinery.settings import Settings
 from tests.api.callers import Caller, Hand
 
@@ -118,6 +119,24 @@ def test_places_for_streams_are_limited_and_given_back(api: Caller, farm):
     assert taken.status_code == 200
     for stream in [*streams, taken]:
         stream.close()
+
+
+def test_a_stream_beyond_the_places_of_a_process_is_refused_before_its_key_is_read(
+    app, farm, api: Caller
+):
+    hub = app.extensions[EXTENSION].hub
+    path = f"/v1/videos/{api.make()['id']}/events"
+    held = [hub.hold(f"key {number}") for number in range(farm.settings.max_streams)]
+
+    refused = app.test_client().get(path, headers=SSE)
+    page = api.get(path)
+    held[0].release()
+    nameless = app.test_client().get(path, headers=SSE)
+
+    assert (refused.status_code, refused.json["error"]["code"]) == (503, "too_many_streams")
+    assert 5 <= int(refused.headers["Retry-After"]) <= 15
+    assert page.status_code == 200
+    assert nameless.status_code == 401
 
 
 class TestWithoutRedis:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from shared.jobs import estimates, groups, lifecycle, running
+from shared.jobs import estimates, groups, lifecycle, queries, running
 from shared.machinery.tables import Attempt
 from shared.vocabulary.states import GroupState
 from tests.services.jobs import MODEL, RESULT, ago, claimed, edit, row, submit
@@ -35,6 +35,11 @@ def group(farm, name: str, state: GroupState = GroupState.IDLE) -> groups.Identi
     groups.register(farm, made)
     groups.beat(farm, made, groups.Reading(condition=state))
     return made
+
+
+def wait(farm, video_id: str) -> estimates.Wait | None:
+    waiting = row(farm, video_id)
+    return estimates.wait(farm, waiting, groups.all_groups(farm), queries.place(farm, waiting))
 
 
 def test_an_attempt_is_expected_to_take_what_its_like_took(farm):
@@ -89,7 +94,7 @@ def test_a_video_waits_for_the_group_that_is_free_first(farm):
     running_now = row(farm, held)["started_at"].timestamp()
     first, second = submit(farm), submit(farm)
 
-    waits = [estimates.wait(farm, row(farm, one)) for one in (first, second)]
+    waits = [wait(farm, one) for one in (first, second)]
 
     assert [one.ahead for one in waits] == [0, 1]
     assert waits[0].starts_at == pytest.approx(running_now + 10, abs=0.5)
@@ -103,7 +108,7 @@ def test_two_groups_halve_the_wait(farm):
     group(farm, "g1")
     waiting = [submit(farm) for _ in range(4)]
 
-    ahead = [estimates.wait(farm, row(farm, one)).ahead for one in waiting]
+    ahead = [wait(farm, one).ahead for one in waiting]
 
     assert ahead == [0, 0, 1, 1]
 
@@ -111,13 +116,13 @@ def test_two_groups_halve_the_wait(farm):
 @pytest.mark.parametrize("state", [GroupState.DOWN, GroupState.DRAINED])
 def test_a_video_that_no_group_will_take_has_no_start(farm, state):
     video_id = submit(farm)
-    assert estimates.wait(farm, row(farm, video_id)) is None
+    assert wait(farm, video_id) is None
     made = group(farm, "g0")
-    assert estimates.wait(farm, row(farm, video_id)) is not None
+    assert wait(farm, video_id) is not None
 
     groups.beat(farm, made, groups.Reading(condition=state))
 
-    assert estimates.wait(farm, row(farm, video_id)) is None
+    assert wait(farm, video_id) is None
 
 
 def test_runs_of_another_version_are_passed_over(farm):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shared.jobs import groups, intake, lifecycle, queries
+from shared.machinery.doorbell import ENOUGH
 from shared.machinery.farm import open_farm
 from shared.machinery.feed import EVENTS
 from shared.vocabulary.errors import WanfarmError
@@ -57,6 +58,13 @@ def test_a_new_video_is_rung_for_and_told(farm):
     assert farm.doorbell.waiting(MODEL) == 1
     assert event["event"] == queries.events(farm, video_id)[0]
     assert event["tenant"] == "default"
+
+
+def test_no_ring_is_added_to_many_that_wait(farm):
+    for _ in range(ENOUGH + 2):
+        assert farm.doorbell.ring(MODEL)
+
+    assert farm.doorbell.waiting(MODEL) == ENOUGH
 
 
 def test_one_key_sent_again_gives_the_same_video(farm):
@@ -133,6 +141,24 @@ def test_a_full_farm_refuses_everyone(small):
 
     with pytest.raises(WanfarmError, match="full of this farm"):
         submit(small, key_id="four")
+
+
+def test_a_queue_that_another_process_fills_is_full_all_the_same(small, farm):
+    submit(small, key_id="one")
+    submit(farm, key_id="two")
+    submit(farm, key_id="two")
+
+    with pytest.raises(WanfarmError, match="full of this farm"):
+        submit(small, key_id="one")
+
+
+def test_a_queue_with_much_room_is_counted_once(farm):
+    submit(farm)
+    known = dict(farm.room)
+
+    submit(farm)
+
+    assert farm.room == known
 
 
 def test_only_waiting_videos_fill_the_queue(small):
