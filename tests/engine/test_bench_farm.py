@@ -9,7 +9,7 @@ from bench import farm
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_farm_is_loaded_and_every_goal_has_its_figures(tmp_path):
     to = tmp_path / "farm.json"
     words = "--rate 20 --seconds 2 --processes 1 --model wan-tiny-t2v --videos 1 --finished 500"
