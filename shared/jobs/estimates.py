@@ -2,18 +2,18 @@
 
 import json
 import statistics
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Text, cast, func, select
 
 from shared.jobs.ledger import Fence, Values
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Attempt, Video
 from shared.vocabulary.catalog import MODELS
-from shared.vocabulary.runtime import Expected, Run, expect, work_of
+from shared.vocabulary.runtime import Expected, Run, Work, expect, work_of
 from shared.vocabulary.spec import GenerationSpec
 from shared.vocabulary.states import GroupState, VideoState
 
@@ -103,25 +103,32 @@ def _runs(farm: Farm, model: str) -> list[Run]:
     for row in _latest(farm, Video.model == model):
         if row["attempt"] > 1:
             continue
-        with suppress(ValidationError):  # of another version
-            spec = GenerationSpec.model_validate(row["spec"])
-            work = work_of(spec, row["ranks"], _word(row["cache"]))
-            denoise_s = _report(row).get("phase_seconds", {}).get("denoise")
-            if denoise_s:
-                runs.append(Run(work, denoise_s, max(0.0, _took(row) - denoise_s)))
+        work = _work(row["spec"], row["ranks"], _word(row["cache"]))
+        if work and (denoise_s := row["denoise_s"]):
+            runs.append(Run(work, denoise_s, max(0.0, _took(row) - denoise_s)))
     return runs
+
+
+@lru_cache(maxsize=1024)  # what has run never changes, and is looked at for every answer
+def _work(spec: str, ranks: int, cache: str) -> Work | None:
+    """What a stored spec asks for; None when another version wrote it."""
+    try:
+        return work_of(GenerationSpec.model_validate_json(spec), ranks, cache)
+    except ValidationError:
+        return None
 
 
 def _latest(farm: Farm, *where: ColumnElement[bool]) -> list[Values]:
     """Completed attempts, newest first."""
     latest = (
         select(
-            Video.spec,
+            cast(Video.spec, Text).label("spec"),
             Video.attempt,
             Attempt.ranks,
             Attempt.cache,
-            Attempt.report,
             Attempt.expected,
+            Attempt.report["load_s"].as_float().label("load_s"),
+            Attempt.report["phase_seconds"]["denoise"].as_float().label("denoise_s"),
             func.extract("epoch", Attempt.ended_at - Attempt.claimed_at).label("took"),
         )
         .join(Attempt, (Attempt.video_id == Video.id) & (Attempt.number == Video.attempt))
@@ -135,11 +142,7 @@ def _latest(farm: Farm, *where: ColumnElement[bool]) -> list[Values]:
 
 def _took(row: Values) -> float:
     """An attempt's seconds, but for the loading of its model."""
-    return float(row["took"]) - _report(row).get("load_s", 0.0)
-
-
-def _report(row: Values) -> Values:
-    return row["report"] or {}
+    return float(row["took"]) - (row["load_s"] or 0.0)
 
 
 def _word(cache: Values | None) -> str:
