@@ -1,6 +1,6 @@
 """How long a video takes, learnt from videos that were made: a range, and what it rests on.
 
-A run is its denoising and the rest. Denoising is proportional to the work of the forwards, the rest
+A run is its denoising and the rest. A forward costs something and grows with its work, the rest
 grows with the size. What runs took over what that predicts gives the range, so it is as wide as
 this farm's runs are spread.
 """
@@ -113,11 +113,14 @@ def expect(model: Model, work: Work, runs: Sequence[Run]) -> Expected | None:
 
 
 def _interpolated(work: Work, runs: list[Run]) -> Expected:
-    rate = statistics.median(run.denoise_s / run.work.units for run in runs)
-    rest = _rest_by_tokens(runs)
+    rest = _line([run.work.tokens for run in runs], [run.rest_s for run in runs])
+    forward = _line(
+        [run.work.units / run.work.forwards for run in runs],
+        [run.denoise_s / run.work.forwards for run in runs],
+    )
 
     def seconds(of: Work) -> float:
-        return rate * of.units + rest(of.tokens)
+        return of.forwards * forward(of.units / of.forwards) + rest(of.tokens)
 
     least, likely, most = UNSURE[0], 1.0, UNSURE[1]
     if len(runs) >= _ENOUGH:
@@ -128,17 +131,14 @@ def _interpolated(work: Work, runs: list[Run]) -> Expected:
     )
 
 
-def _rest_by_tokens(runs: list[Run]) -> Callable[[int], float]:
-    """Fit what is not denoising by a line, unless it does not grow."""
-    tokens, seconds = [run.work.tokens for run in runs], [run.rest_s for run in runs]
-    middle = statistics.median(seconds)
-    if len(set(tokens)) == 1:
-        return lambda _: middle
-    slope, start = statistics.linear_regression(tokens, seconds)
-    if slope < 0 or start < 0:
-        per_token = statistics.median(s / t for s, t in zip(seconds, tokens, strict=True))
-        return lambda count: per_token * count
-    return lambda count: start + slope * count
+def _line(sizes: Sequence[float], seconds: Sequence[float]) -> Callable[[float], float]:
+    """Fit seconds by a line over sizes that neither starts below nothing nor falls."""
+    per_size = statistics.median(s / size for s, size in zip(seconds, sizes, strict=True))
+    if len(set(sizes)) > 1:
+        slope, start = statistics.linear_regression(sizes, seconds)
+        if slope >= 0 and start >= 0:
+            return lambda size: start + slope * size
+    return lambda size: per_size * size
 
 
 def _range(values: list[float]) -> tuple[float, float, float]:
