@@ -2,7 +2,6 @@
 
 import random
 import signal
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -14,7 +13,7 @@ from shared.machinery.tables import GpuGroup
 from shared.vocabulary.errors import StaleAttempt
 from tests.farm.conftest import CAMERA, WITNESS, overlaps
 from tests.farm.test_faults import LONG, taken_over
-from tests.farm.test_lost_answers import COMPLETE
+from tests.farm.test_lost_answers import killed_before_its_commit
 from tests.services.jobs import submit, take
 from tests.services.test_invariants import stored
 
@@ -58,13 +57,8 @@ def test_without_the_parents_doubt_two_groups_render_one_video(
 def test_without_adoption_a_finished_video_is_rendered_again(
     house, postgres, completes, eventually
 ):
-    worker = house.start(engine=CAMERA, database_url=postgres.url)
-    postgres.tell(f"hold {COMPLETE}")
-    video_id = house.submit(prompt="wait")
-    note = Path(house.farm.storage.path(f"videos/{video_id}/1/result.json"))
-    eventually(note.exists, within=60)
+    video_id = killed_before_its_commit(house, postgres, eventually)
 
-    worker.kill()
     house.start(engine=CAMERA, without="adoption")
 
     row = completes(video_id)

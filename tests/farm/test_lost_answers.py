@@ -89,9 +89,8 @@ def test_a_completion_that_was_not_answered_is_asked_for_again_and_happens_once(
     assert house.history(video_id) == ["queued", "in_progress", "completed"]
 
 
-def test_a_worker_that_is_killed_between_its_file_and_its_commit_has_rendered_for_the_next(
-    house, postgres, completes, eventually
-):
+def killed_before_its_commit(house, postgres, eventually) -> str:
+    """A video whose file is stored, by a worker that did not live to say so."""
     worker = house.start(engine=CAMERA, database_url=postgres.url)
     postgres.tell(f"hold {COMPLETE}")
     video_id = house.submit(prompt="wait")
@@ -99,6 +98,14 @@ def test_a_worker_that_is_killed_between_its_file_and_its_commit_has_rendered_fo
     eventually(note.exists, within=60)
 
     worker.kill()
+    return video_id
+
+
+def test_a_worker_that_is_killed_between_its_file_and_its_commit_has_rendered_for_the_next(
+    house, postgres, completes, eventually
+):
+    video_id = killed_before_its_commit(house, postgres, eventually)
+
     house.start(engine=CAMERA)
 
     row = completes(video_id)
