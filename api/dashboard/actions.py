@@ -13,7 +13,7 @@ from api.plumbing import asking
 from api.plumbing.auth import check_csrf, require
 from api.plumbing.files import send_stored
 from api.plumbing.runtime import farm
-from shared.jobs import groups, intake, lifecycle, queries
+from shared.jobs import estimates, groups, intake, lifecycle
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.jobs.removal import image_key
@@ -81,7 +81,7 @@ def _form_page(
 ) -> str:
     served = groups.served_models(groups.all_groups(farm()))
     form = newform.make_form(farm(), served, values, source, faults)
-    run_s = queries.run_seconds(farm(), form.model.id)
+    run_s = estimates.lately(farm(), form.model.id)
     return render_template("new.html", form=form, run_s=run_s)
 
 

@@ -118,7 +118,7 @@ def own_key(call: Call[NoQuery]) -> Response:
     )
 )
 def revoke(call: Call[NoQuery]) -> Response:
-    """End a key's life at once; its videos stay."""
+    """End a key's life, in every process within two seconds; its videos stay."""
     key_id = call.path["key_id"]
     if not keys.revoke(farm(), key_id):
         raise WanfarmError(

@@ -16,6 +16,7 @@ from api.plumbing.wire import json_response
 from shared.jobs import lifecycle, presenters, queries, removal
 from shared.jobs.intake import Accepted
 from shared.jobs.ledger import Values
+from shared.jobs.presenters import Outlook
 from shared.vocabulary.catalog import find_model
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import is_id
@@ -97,9 +98,9 @@ def not_found(video_id: str) -> WanfarmError:
     )
 
 
-def _show(row: Values, headers: dict[str, str], known: list[Values] | None = None) -> Response:
+def _show(row: Values, headers: dict[str, str], outlook: Outlook | None = None) -> Response:
     """Answer with a video, and advise when to ask again."""
-    shown, poll_after_ms = presenters.answer(farm(), row, base_url(), known)
+    shown, poll_after_ms = presenters.answer(farm(), row, base_url(), outlook)
     if poll_after_ms is not None:
         headers["openai-poll-after-ms"] = str(poll_after_ms)
     return json_response(shown, headers=headers)
@@ -114,7 +115,7 @@ def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
         raise not_found(video_id)
     replayed = {"Idempotency-Replayed": "true"} if accepted.replayed else {}
     headers = waited | {"Location": f"/v1/videos/{video_id}"} | replayed
-    return _show(row, headers, accepted.groups)
+    return _show(row, headers, accepted.outlook)
 
 
 @endpoint(

@@ -87,6 +87,12 @@ def accuracy(farm: Farm) -> Accuracy | None:
     return Accuracy(len(pairs), sum(within) / len(pairs), statistics.median(errors))
 
 
+def lately(farm: Farm, model: str) -> float | None:
+    """Tell the median seconds of a model's latest runs, or None without any."""
+    runs = _runs(farm, model)
+    return statistics.median(run.seconds for run in runs) if runs else None
+
+
 _CLOSED: Final = frozenset({GroupState.DOWN, GroupState.DRAINING, GroupState.DRAINED})
 
 

@@ -7,10 +7,11 @@ from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     ColumnElement,
     Double,
     Executable,
-    Row,
     String,
     bindparam,
     cast,
@@ -23,8 +24,10 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from shared.jobs import charges, groups, pauses
 from shared.jobs.ledger import Values, in_seconds, publish
+from shared.jobs.presenters import Outlook
+from shared.jobs.queries import place_of
 from shared.machinery.farm import Farm
-from shared.machinery.tables import Event, Idempotency, Video
+from shared.machinery.tables import Event, GpuGroup, Idempotency, Video
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
 from shared.vocabulary.memory import DoesNotFit, Room, fit
@@ -57,7 +60,7 @@ class Accepted:
     video_id: str
     replayed: bool = False
     row: Values | None = None  # of a new one, as `queries.one` reads it
-    groups: list[Values] | None = None  # with the row: all of them, as they were read meanwhile
+    outlook: Outlook | None = None  # with the row
 
 
 def fingerprint(route: str, fields: Values) -> str:
@@ -74,21 +77,21 @@ def submit(farm: Farm, order: Order) -> Accepted:
             large for every group; or `idempotency_key_reused` for another request.
     """
     seen = _look(farm, order)
-    if seen.object_id:
+    if seen.object_id is not None:
         return _replay(order, seen)
     pauses.refuse_full_store(farm)
     if seen.paused:
         raise pauses.intake_paused(seen.reason)
     _refuse_when_full(farm, order, seen.written)
-    known = groups.all_groups(farm)
-    _refuse_when_too_large(order, known)
+    _refuse_when_too_large(order, seen.groups)
     video_id = new_id("video")
     row = _insert(farm, order, video_id, wakes=not seen.busy)
     if row is None:  # a twin with the same key was first, in the meantime
         return _replay(order, _look(farm, order))
     publish(farm, row, "state", _FIRST)
     farm.doorbell.ring(order.spec.model)
-    return Accepted(video_id, row=row | {"attempts": []}, groups=known)
+    outlook = Outlook(seen.groups, row.pop("place"))
+    return Accepted(video_id, row=row | {"attempts": []}, outlook=outlook)
 
 
 _FRUGAL: Final = Build(precision="bf16")
@@ -142,7 +145,8 @@ def _statement(columns: tuple[str, ...], *, keyed: bool, wakes: bool) -> Executa
     )
     names = ["video_id", "seq", "type", "attempt", "data"]
     recorded = insert(Event).from_select(names, first).cte("recorded")
-    statement = select(made, made.c.created_at.label("at")).add_cte(recorded)
+    place = place_of(_new("model"), _new("priority"), _new("id")).label("place")
+    statement = select(made, made.c.created_at.label("at"), place).add_cte(recorded)
     return statement.add_cte(charges.wake(tenant).cte("woken")) if wakes else statement
 
 
@@ -187,7 +191,20 @@ def _columns(order: Order, video_id: str) -> Values:
     }
 
 
-_LOOK: Final = text("""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What decides about an order, as of one moment."""
+
+    fingerprint: str | None  # of the request that came with its key before
+    object_id: str | None  # what that made
+    paused: bool
+    reason: str | None
+    busy: bool  # the tenant has something waiting or running
+    written: int  # the number of the next transaction
+    groups: list[Values]  # as `groups.all_groups` reads them
+
+
+_ABOUT: Final = text("""
 SELECT fingerprint, object_id, what IS NOT NULL AS paused, reason,
        EXISTS (SELECT FROM videos
                 WHERE tenant = :tenant AND state IN ('queued', 'in_progress')) AS busy,
@@ -195,17 +212,32 @@ SELECT fingerprint, object_id, what IS NOT NULL AS paused, reason,
   FROM (SELECT) AS here
   LEFT JOIN idempotency ON idempotency.tenant = :tenant AND key = CAST(:key AS text)
   LEFT JOIN pauses ON what = 'intake'
-""")
+""").columns(
+    fingerprint=String,
+    object_id=String,
+    paused=Boolean,
+    reason=String,
+    busy=Boolean,
+    written=BigInteger,
+)
+_LOOK: Final = (
+    select(about := _ABOUT.subquery(), *groups.COLUMNS)
+    .select_from(about.outerjoin(GpuGroup, groups.NOT_FORGOTTEN))
+    .order_by(GpuGroup.name)
+)
 
 
-def _look(farm: Farm, order: Order) -> Row[Any]:
-    """Read what decides about an order, and the number of the next transaction."""
+def _look(farm: Farm, order: Order) -> _Seen:
+    asked = {"tenant": order.tenant, "key": order.idempotency_key}
     with farm.db.connect() as db:
-        return db.execute(_LOOK, {"tenant": order.tenant, "key": order.idempotency_key}).one()
+        rows = db.execute(_LOOK, asked).mappings().all()
+    about = {column.name: rows[0][column.name] for column in _ABOUT.selected_columns}
+    known = [groups.judged(row) for row in rows if row["name"] is not None]
+    return _Seen(**about, groups=known)
 
 
-def _replay(order: Order, seen: Row[Any]) -> Accepted:
-    if seen.fingerprint != order.fingerprint:
+def _replay(order: Order, seen: _Seen) -> Accepted:
+    if seen.object_id is None or seen.fingerprint != order.fingerprint:
         raise WanfarmError(
             "idempotency_key_reused",
             "The Idempotency-Key was used for another request. Keys name one request. "

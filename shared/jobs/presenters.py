@@ -1,6 +1,8 @@
 """From a row to a video object: the only place that shapes a job's JSON."""
 
 import math
+import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ from shared.vocabulary.video import (
     Warned,
 )
 
-_PRIOR_RUN_S: Final = 60.0  # before any video of a model has completed
+_PRIOR_S: Final = 60.0  # left of a video of which nothing is known
 _POLL_MS: Final = (500, 5000)
 _RETRYABLE: Final = frozenset(JOB_CODES[kind] for kind in FailureKind if kind.retryable)
 _DETAIL: Final = (
@@ -37,13 +39,21 @@ _DETAIL: Final = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a waiting video's start depends on."""
+
+    groups: list[Values]  # all of them, as `groups.all_groups` reads them
+    place: int  # in the queue of its model, from 1
+
+
 def video(farm: Farm, row: Values, base_url: str) -> VideoObject:
     """Show one video, with its attempts, its place and when it may end; see `answer`."""
     return answer(farm, row, base_url)[0]
 
 
 def answer(
-    farm: Farm, row: Values, base_url: str, known: list[Values] | None = None
+    farm: Farm, row: Values, base_url: str, outlook: Outlook | None = None
 ) -> tuple[VideoObject, int | None]:
     """Show one video, and advise how many ms to wait between polls; None when it is over.
 
@@ -51,21 +61,16 @@ def answer(
         farm: the handles.
         row: the video, with its attempts.
         base_url: how its readers reach the farm.
-        known: all groups, where they were just read.
+        outlook: of a waiting video, where it was just read.
     """
     if queries.is_over(row["state"]):
         return _video(farm, row, base_url, queue=None, eta=None), None
     if row["state"] == "in_progress":
-        run_s = queries.run_seconds(farm, row["model"])
-        return _video(farm, row, base_url, queue=None, eta=_eta_of_running(row)), _poll_after_ms(
-            row, run_s
-        )
-    known = groups.all_groups(farm) if known is None else known
-    place, run_s = queries.outlook(farm, row)
-    wait = estimates.wait(farm, row, known, place)
-    eta = _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
-    shown = _video(farm, row, base_url, queue=_queue(row, known, place), eta=eta)
-    return shown, _poll_after_ms(row, run_s)
+        queue, eta = None, _eta_of_running(row)
+    else:
+        outlook = outlook or Outlook(groups.all_groups(farm), queries.place(farm, row))
+        queue, eta = _queue(row, outlook), _eta_of_waiting(farm, row, outlook)
+    return _video(farm, row, base_url, queue=queue, eta=eta), _poll_after_ms(eta)
 
 
 def page(farm: Farm, found: queries.Page, base_url: str) -> VideoPage:
@@ -84,10 +89,10 @@ def unix(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp())
 
 
-def _poll_after_ms(row: Values, run_s: float | None) -> int:
+def _poll_after_ms(eta: Eta | None) -> int:
     """A twentieth of what is probably left."""
     least, most = _POLL_MS
-    left_s = (run_s or _PRIOR_RUN_S) * (1 - row["progress"] / 100)
+    left_s = eta.completes_at - time.time() if eta else _PRIOR_S
     return int(min(most, max(least, left_s / 20 * 1000)))
 
 
@@ -168,15 +173,20 @@ def _error(error: Values | None) -> JobError | None:
     )
 
 
-def _queue(row: Values, known: list[Values], place: int) -> QueuePlace:
+def _queue(row: Values, outlook: Outlook) -> QueuePlace:
     waits_on_purpose = row["run_after"] > row["created_at"] and row["attempt"] > 0
     if waits_on_purpose and row["run_after"] > datetime.now(row["run_after"].tzinfo):
         reason = "retry_backoff"
-    elif row["model"] in groups.served_models(known):
+    elif row["model"] in groups.served_models(outlook.groups):
         reason = "waiting_for_group"
     else:
         reason = "no_group_for_model"
-    return QueuePlace(position=place, reason=reason)
+    return QueuePlace(position=outlook.place, reason=reason)
+
+
+def _eta_of_waiting(farm: Farm, row: Values, outlook: Outlook) -> Eta | None:
+    wait = estimates.wait(farm, row, outlook.groups, outlook.place)
+    return _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
 
 
 def _eta_of_running(row: Values) -> Eta | None:

@@ -158,20 +158,33 @@ def place(farm: Farm, row: Values) -> int:
     """Tell how many waiting videos of its model come before this one, plus one."""
     this = {name: row[name] for name in ("model", "priority", "id")}
     with farm.db.connect() as db:
-        return (db.scalar(_BEFORE, this) or 0) + 1
+        return db.scalars(_PLACE, this).one()
 
 
-_PRIORITY: Final = bindparam("priority", type_=Integer)
-_BEFORE: Final = select(func.count()).select_from(
-    select(Video.id)
-    .where(
-        Video.state == VideoState.QUEUED,
-        Video.model == bindparam("model"),
-        Video.priority >= _PRIORITY,  # bounds what is read of the index
-        or_(Video.priority > _PRIORITY, Video.id < bindparam("id", type_=String)),
+def place_of(
+    model: ColumnElement[str], priority: ColumnElement[int], video_id: ColumnElement[str]
+) -> ColumnElement[int]:
+    """Write what counts the place of a waiting video, from 1."""
+    before = (
+        select(Video.id)
+        .where(
+            Video.state == VideoState.QUEUED,
+            Video.model == model,
+            Video.priority >= priority,  # bounds what is read of the index
+            or_(Video.priority > priority, Video.id < video_id),
+        )
+        .limit(_PLACE_LIMIT)
+        .subquery()
     )
-    .limit(_PLACE_LIMIT)
-    .subquery()
+    return select(func.count() + 1).select_from(before).scalar_subquery()
+
+
+_PLACE: Final = select(
+    place_of(
+        bindparam("model", type_=String),
+        bindparam("priority", type_=Integer),
+        bindparam("id", type_=String),
+    )
 )
 
 
@@ -228,37 +241,6 @@ def board(farm: Farm, tenant: str | None) -> Board:
         queued, running, oldest = db.execute(live).one()
         completed, failed, p50, p95 = db.execute(lately).one()
     return Board(queued, running, completed, failed, _number(oldest), _number(p50), _number(p95))
-
-
-def run_seconds(farm: Farm, model: str) -> float | None:
-    """Tell the median run time of a model's latest completed videos, or None without any."""
-    with farm.db.connect() as db:
-        return _number(db.scalar(_RUN_SECONDS, {"model": model}))
-
-
-_TOOK: Final = (
-    select(func.extract("epoch", Video.completed_at - Video.started_at).label("took"))
-    .where(
-        Video.model == bindparam("model"),
-        Video.state == VideoState.COMPLETED,
-        Video.completed_at > in_seconds(-86_400),
-    )
-    .order_by(Video.completed_at.desc())
-    .limit(20)
-    .subquery()
-)
-_RUN_SECONDS: Final = select(func.percentile_cont(0.5).within_group(_TOOK.c.took))
-
-
-def outlook(farm: Farm, row: Values) -> tuple[int, float | None]:
-    """Tell `place` and `run_seconds` of a waiting video at one look."""
-    this = {name: row[name] for name in ("model", "priority", "id")}
-    with farm.db.connect() as db:
-        before, run_s = db.execute(_OUTLOOK, this).one()
-    return before + 1, _number(run_s)
-
-
-_OUTLOOK: Final = select(_BEFORE.scalar_subquery(), _RUN_SECONDS.scalar_subquery())
 
 
 def gpu_seconds(attempts: Sequence[Values]) -> float:

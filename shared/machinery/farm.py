@@ -1,8 +1,9 @@
 """The handles of one process on the farm, built at its edge and passed down."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from shared.machinery.database import connect
 from shared.machinery.doorbell import Doorbell
@@ -23,7 +24,10 @@ class Farm:
     storage: Storage
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
-    room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # by intake
+    room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # of intake
+    keys: dict[str, tuple[float, Row[Any]]] = field(  # by id, and until when they are trusted
+        default_factory=dict[str, tuple[float, Row[Any]]]
+    )
 
     def close(self) -> None:
         """Give the connections back."""

@@ -1,6 +1,9 @@
 """Keys: made once, verified each time, ended for good; logins that work once."""
 
+import dataclasses
 import stat
+import time
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, select, update
@@ -14,6 +17,7 @@ from tests.services.jobs import ago
 def edit_key(farm, key_id: str, **columns) -> None:
     with farm.db.connect() as db:
         db.execute(update(ApiKey).where(ApiKey.id == key_id).values(**columns))
+    farm.keys.clear()  # trusted from before
 
 
 def refusal(farm, key: str) -> WanfarmError:
@@ -68,6 +72,21 @@ def test_a_key_that_has_ended_gets_the_same_answer(farm, ended):
     assert refusal(farm, key).message == refusal(farm, "wf_zzzzzzzz_x").message
     with pytest.raises(WanfarmError):
         keys.caller_of(farm, key_id)
+
+
+def test_another_process_trusts_a_revoked_key_two_seconds_more(farm, monkeypatch):
+    key_id, key = keys.create(farm, "studio", "submit")
+    keys.verify(farm, key)
+    other = dataclasses.replace(farm, keys={})
+    keys.verify(other, key)
+
+    keys.revoke(farm, key_id)
+
+    assert refusal(farm, key).code == "invalid_key"
+    assert keys.verify(other, key).key_id == key_id
+    later = time.monotonic() + 2
+    monkeypatch.setattr(keys, "time", SimpleNamespace(monotonic=lambda: later))
+    assert refusal(other, key).code == "invalid_key"
 
 
 def test_revoking_again_keeps_the_first_moment(farm):

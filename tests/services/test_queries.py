@@ -8,7 +8,6 @@ from shared.jobs import lifecycle, queries, running
 from shared.vocabulary.states import VideoState
 from tests.services.jobs import (
     DIED,
-    MODEL,
     OTHER_MODEL,
     RESULT,
     ago,
@@ -147,15 +146,6 @@ def test_the_board_counts_what_is_live_and_what_ended_lately(farm):
 
 def test_an_empty_farm_has_an_empty_board(farm):
     assert queries.board(farm, None) == queries.Board(0, 0, 0, 0, None, None, None)
-    assert queries.run_seconds(farm, MODEL) is None
-
-
-def test_the_run_time_of_a_model_is_the_median_of_its_latest(farm):
-    for seconds in (10, 20, 90):
-        edit(farm, completed(farm), started_at=ago(seconds), completed_at=ago(0))
-    edit(farm, completed(farm, **LOW), started_at=ago(500), completed_at=ago(0))
-
-    assert queries.run_seconds(farm, MODEL) == 20
 
 
 def test_gpu_seconds_count_every_ended_attempt_on_all_its_ranks(farm):
