@@ -25,6 +25,7 @@ _ALWAYS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_LOG: Final = logger()
 # Probes come by address, and tell nothing that a foreign page could use.
 _ANY_HOST: Final = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 
@@ -69,8 +70,7 @@ def _count(response: Response) -> None:
     route = request.url_rule.rule if request.url_rule else "none"
     method = request.method if request.url_rule else "none"
     runtime().metrics.observe(method, route, response.status_code, seconds)
-    log = logger()
-    write = log.debug if request.method in {"GET", "HEAD"} else log.info
+    write = _LOG.debug if request.method in {"GET", "HEAD"} else _LOG.info
     write(
         "request.answered",
         method=request.method,

@@ -13,7 +13,7 @@ from shared.vocabulary.errors import WanfarmError
 def base_url() -> str:
     """Say how clients reach this farm: the public URL, else the checked Host of the request."""
     public = farm().settings.public_url
-    return public.rstrip("/") if public else request.host_url.rstrip("/")
+    return public.rstrip("/") if public else f"{request.scheme}://{request.host}"
 
 
 def check_link(video_id: str, variant: str, tenant: str, *, expires: int, signature: str) -> None:

@@ -1,6 +1,5 @@
 """GPU groups as their parents tell them: register, heartbeat, and what others read."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -129,25 +128,31 @@ def leave(farm: Farm, identity: Identity) -> None:
 def all_groups(farm: Farm) -> list[Values]:
     """List the groups of the last day; `state` is down when the heartbeat stopped."""
     with farm.db.connect() as db:
-        return [judged(row) for row in db.execute(_GROUPS).mappings()]
+        return [judged(dict(row)) for row in db.execute(_GROUPS).mappings()]
 
 
-COLUMNS: Final = (
-    *GpuGroup.__table__.c,
-    func.extract("epoch", func.now() - GpuGroup.heartbeat_at).label("silent_s"),
-)
-NOT_FORGOTTEN: Final = GpuGroup.heartbeat_at > in_seconds(-_FORGOTTEN_S)
-_GROUPS: Final = select(*COLUMNS).where(NOT_FORGOTTEN).order_by(GpuGroup.name)
-
-
-def judged(row: Mapping[str, Any]) -> Values:
-    """Tell a group's `state` from what its parent last said and how long ago."""
+def judged(row: Values) -> Values:
+    """Add a group's `state`, from what its parent last said and how long ago."""
     silent = row["silent_s"] > SILENT_S
-    state = GroupState.DOWN if silent else GroupState(row["condition"])
-    group = {column.name: row[column.name] for column in COLUMNS} | {"state": state}
+    row["state"] = GroupState.DOWN if silent else GroupState(row["condition"])
     if silent and row["condition"] != GroupState.DOWN:
-        group["problem"] = f"no heartbeat for {row['silent_s']:.0f} s"
-    return group
+        row["problem"] = f"no heartbeat for {row['silent_s']:.0f} s"
+    return row
+
+
+_SILENT_S: Final = func.extract("epoch", func.now() - GpuGroup.heartbeat_at).label("silent_s")
+NOT_FORGOTTEN: Final = GpuGroup.heartbeat_at > in_seconds(-_FORGOTTEN_S)
+OFFER: Final = (  # what a group is to a waiting video
+    GpuGroup.name,
+    GpuGroup.models,
+    GpuGroup.ranks,
+    GpuGroup.devices,
+    GpuGroup.condition,
+    _SILENT_S,
+)
+_GROUPS: Final = (
+    select(*GpuGroup.__table__.c, _SILENT_S).where(NOT_FORGOTTEN).order_by(GpuGroup.name)
+)
 
 
 def served_models(known: list[Values]) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     ColumnElement,
+    Connection,
     Double,
     Executable,
     String,
@@ -76,20 +77,21 @@ def submit(farm: Farm, order: Order) -> Accepted:
         WanfarmError: `intake_paused`; `storage_full`; `queue_full`; `does_not_fit`, when it is too
             large for every group; or `idempotency_key_reused` for another request.
     """
-    seen = _look(farm, order)
-    if seen.object_id is not None:
-        return _replay(order, seen)
-    pauses.refuse_full_store(farm)
-    if seen.paused:
-        raise pauses.intake_paused(seen.reason)
-    _refuse_when_full(farm, order, seen.written)
-    _refuse_when_too_large(order, seen.groups)
     video_id = new_id("video")
-    row = _insert(farm, order, video_id, wakes=not seen.busy)
-    if row is None:  # a twin with the same key was first, in the meantime
-        return _replay(order, _look(farm, order))
+    with farm.db.connect() as db:
+        seen = _look(db, order)
+        if seen.object_id is not None:
+            return _replay(order, seen)
+        pauses.refuse_full_store(farm)
+        if seen.paused:
+            raise pauses.intake_paused(seen.reason)
+        _refuse_when_full(farm, db, order, seen.written)
+        _refuse_when_too_large(order, seen.groups)
+        row = _insert(db, order, video_id, wakes=not seen.busy)
+        if row is None:  # a twin with the same key was first, in the meantime
+            return _replay(order, _look(db, order))
     publish(farm, row, "state", _FIRST)
-    farm.doorbell.ring(order.spec.model)
+    farm.doorbell.ring_soon(order.spec.model)
     outlook = Outlook(seen.groups, row.pop("place"))
     return Accepted(video_id, row=row | {"attempts": []}, outlook=outlook)
 
@@ -98,14 +100,16 @@ _FRUGAL: Final = Build(precision="bf16")
 _FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
 
 
-def _insert(farm: Farm, order: Order, video_id: str, *, wakes: bool) -> Values | None:
+def _insert(db: Connection, order: Order, video_id: str, *, wakes: bool) -> Values | None:
     """Write the rows of a new video; None when the key is taken."""
-    columns = _columns(order, video_id)
+    # what is null is not sent: half of the columns, of most videos
+    columns = {
+        name: value for name, value in _columns(order, video_id).items() if value is not None
+    }
     statement = _statement(tuple(columns), keyed=order.idempotency_key is not None, wakes=wakes)
     sent = {f"new_{name}": value for name, value in columns.items()}
     taken = {"taken_key": order.idempotency_key, "taken_for": order.fingerprint}
-    with farm.db.connect() as db:
-        row = db.execute(statement, sent | taken).mappings().first()
+    row = db.execute(statement, sent | taken).mappings().first()
     return _UNSET | columns | dict(row) if row else None
 
 
@@ -201,7 +205,7 @@ class _Seen:
     reason: str | None
     busy: bool  # the tenant has something waiting or running
     written: int  # the number of the next transaction
-    groups: list[Values]  # as `groups.all_groups` reads them
+    groups: list[Values]  # what each offers
 
 
 _ABOUT: Final = text("""
@@ -221,19 +225,19 @@ SELECT fingerprint, object_id, what IS NOT NULL AS paused, reason,
     written=BigInteger,
 )
 _LOOK: Final = (
-    select(about := _ABOUT.subquery(), *groups.COLUMNS)
+    select(about := _ABOUT.subquery(), *groups.OFFER)
     .select_from(about.outerjoin(GpuGroup, groups.NOT_FORGOTTEN))
     .order_by(GpuGroup.name)
 )
 
 
-def _look(farm: Farm, order: Order) -> _Seen:
+def _look(db: Connection, order: Order) -> _Seen:
     asked = {"tenant": order.tenant, "key": order.idempotency_key}
-    with farm.db.connect() as db:
-        rows = db.execute(_LOOK, asked).mappings().all()
+    rows = db.execute(_LOOK, asked).mappings().all()
     about = {column.name: rows[0][column.name] for column in _ABOUT.selected_columns}
-    known = [groups.judged(row) for row in rows if row["name"] is not None]
-    return _Seen(**about, groups=known)
+    offers = [column.name for column in groups.OFFER]
+    known = [{name: row[name] for name in offers} for row in rows if row["name"] is not None]
+    return _Seen(**about, groups=[groups.judged(one) for one in known])
 
 
 def _replay(order: Order, seen: _Seen) -> Accepted:
@@ -246,11 +250,11 @@ def _replay(order: Order, seen: _Seen) -> Accepted:
     return Accepted(seen.object_id, replayed=True)
 
 
-def _refuse_when_full(farm: Farm, order: Order, written: int) -> None:
+def _refuse_when_full(farm: Farm, db: Connection, order: Order, written: int) -> None:
     most = farm.settings.max_queued_per_key
-    if not _has_room(farm, written, most, tenant=order.tenant, key=order.key_id):
+    if not _has_room(farm, db, written, most, tenant=order.tenant, key=order.key_id):
         _refuse(f"for key '{order.key_name}'", most)
-    if not _has_room(farm, written, farm.settings.max_queued):
+    if not _has_room(farm, db, written, farm.settings.max_queued):
         _refuse("of this farm", farm.settings.max_queued)
 
 
@@ -265,7 +269,13 @@ SELECT count(*) AS waiting,
 
 
 def _has_room(
-    farm: Farm, written: int, most: int, *, tenant: str | None = None, key: str | None = None
+    farm: Farm,
+    db: Connection,
+    written: int,
+    most: int,
+    *,
+    tenant: str | None = None,
+    key: str | None = None,
 ) -> bool:
     """Tell whether fewer videos wait than may; counts only when that is not known already.
 
@@ -274,8 +284,7 @@ def _has_room(
     """
     if written in farm.room.get(key, ()):
         return True
-    with farm.db.connect() as db:
-        found = db.execute(_COUNT, {"tenant": tenant, "key": key, "most": most}).one()
+    found = db.execute(_COUNT, {"tenant": tenant, "key": key, "most": most}).one()
     farm.room[key] = range(found.since, found.since + most - found.waiting)
     return found.waiting < most
 

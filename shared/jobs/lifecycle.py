@@ -350,7 +350,7 @@ def _requeue(
         if cancelled(farm, fence, asked=True):
             return VideoState.CANCELLED
         raise StaleAttempt(fence)
-    farm.doorbell.ring(written.row["model"])
+    farm.doorbell.ring_soon(written.row["model"])
     return QUEUED
 
 

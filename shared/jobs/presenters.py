@@ -43,7 +43,7 @@ _DETAIL: Final = (
 class Outlook:
     """What a waiting video's start depends on."""
 
-    groups: list[Values]  # all of them, as `groups.all_groups` reads them
+    groups: list[Values]  # all of them, at least what `groups.OFFER` names
     place: int  # in the queue of its model, from 1
 
 

@@ -1,5 +1,6 @@
 """The Celery client: tell a queue that there may be work. Losing a ring is harmless."""
 
+from collections import Counter
 from typing import Final
 
 from celery import Celery
@@ -7,6 +8,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
+from shared.machinery.courier import Courier
 from shared.machinery.logs import logger
 from shared.machinery.settings import Settings
 
@@ -63,21 +65,30 @@ class Doorbell:
         self._app = celery_app(settings, answer_s=2)  # a request is waiting
         self._redis = redis_client(settings)
         self._prefix = settings.key_prefix
+        self._courier = Courier("doorbell", self._ring_for)
         self._log = logger()
 
-    def ring(self, model: str) -> bool:
+    def ring(self, model: str, times: int = 1) -> bool:
         """Say that there may be work for a model; bounded in time, never raises for the broker.
 
         Returns:
             Whether a ring waits to be heard; no other is added to many.
         """
         try:
-            if self._unheard(model) < ENOUGH:
+            for _ in range(min(times, ENOUGH - self._unheard(model))):
                 self._app.send_task(RING, queue=queue_of(model), retry=False)
         except _FAULTS as err:
             self._log.warning("doorbell.lost", model=model, error=type(err).__name__)
             return False
         return True
+
+    def ring_soon(self, model: str) -> None:
+        """Ring once, and let nobody wait for that."""
+        self._courier.send(model)
+
+    def _ring_for(self, models: list[str]) -> None:
+        for model, times in Counter(models).items():
+            self.ring(model, times)
 
     def waiting(self, model: str) -> int | None:
         """Count the rings not yet heard, or None when Redis cannot say."""
@@ -90,7 +101,8 @@ class Doorbell:
         return int(self._redis.llen(self._prefix + queue_of(model)))
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Ring for what waits, if Redis answers; drop the connections."""
+        self._courier.close()
         self._app.close()
         self._redis.close()
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, Row
+from sqlalchemy import Engine
 
 from shared.machinery.database import connect
 from shared.machinery.doorbell import Doorbell
@@ -24,10 +24,8 @@ class Farm:
     storage: Storage
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
-    room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # of intake
-    keys: dict[str, tuple[float, Row[Any]]] = field(  # by id, and until when they are trusted
-        default_factory=dict[str, tuple[float, Row[Any]]]
-    )
+    room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # intake's
+    keys: dict[str, tuple[float, Any]] = field(default_factory=dict[str, tuple[float, Any]])
 
     def close(self) -> None:
         """Give the connections back."""

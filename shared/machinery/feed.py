@@ -8,6 +8,7 @@ from typing import Any, Final
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
+from shared.machinery.courier import Courier
 from shared.machinery.doorbell import redis_client
 from shared.machinery.logs import logger
 from shared.machinery.settings import Settings
@@ -22,15 +23,22 @@ class Feed:
     def __init__(self, settings: Settings) -> None:
         """Prepare the client; connects at first use."""
         self._redis = redis_client(settings)
+        self._courier = Courier("feed", self._send)
         self._prefix = settings.key_prefix
         self._log = logger()
 
     def publish(self, channel: str, message: dict[str, Any]) -> None:
-        """Send to whoever listens now; a failure is logged and forgotten."""
+        """Send to whoever listens now, soon; a failure is logged and forgotten."""
+        self._courier.send((self._prefix + channel, json.dumps(message)))
+
+    def _send(self, messages: list[tuple[str, str]]) -> None:
+        line = self._redis.pipeline(transaction=False)
+        for channel, text in messages:
+            line.publish(channel, text)
         try:
-            self._redis.publish(self._prefix + channel, json.dumps(message))
+            line.execute()
         except RedisError as err:
-            self._log.warning("feed.lost", channel=channel, error=type(err).__name__)
+            self._log.warning("feed.lost", messages=len(messages), error=type(err).__name__)
 
     def answers(self) -> bool:
         """Tell whether Redis answers now."""
@@ -54,7 +62,8 @@ class Feed:
             pubsub.close()
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Send what waits, if Redis answers; drop the connections."""
+        self._courier.close()
         self._redis.close()
 
 

@@ -49,13 +49,13 @@ def test_deadlines_count_from_the_databases_clock(farm):
     assert 995 < seconds_until(farm, video_id, "finish_by") <= 1000
 
 
-def test_a_new_video_is_rung_for_and_told(farm):
+def test_a_new_video_is_rung_for_and_told(farm, eventually):
     with farm.feed.subscription(EVENTS) as told:
         told.next(1)
         video_id = submit(farm)
         event = told.next(5)
 
-    assert farm.doorbell.waiting(MODEL) == 1
+    eventually(lambda: farm.doorbell.waiting(MODEL) == 1)
     assert event["event"] == queries.events(farm, video_id)[0]
     assert event["tenant"] == "default"
 
@@ -201,7 +201,7 @@ def test_a_video_is_taken_while_redis_is_away(settings, redis):
 
         video_id = submit(farm)
 
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 2  # nobody asked Redis
         assert row(farm, video_id)["state"] == "queued"
         farm.close()
 

@@ -6,6 +6,7 @@ import pytest
 
 from shared.jobs import tick
 from shared.machinery.farm import open_farm
+from tests.conftest import wait_for
 from tests.services.jobs import (
     MODEL,
     OTHER_MODEL,
@@ -19,7 +20,9 @@ from tests.services.jobs import (
 )
 
 
-def forget_all_rings(farm) -> None:
+def forget_all_rings(farm, rung: int) -> None:
+    """Wait for the rings that are on their way, and lose them."""
+    wait_for(lambda: farm.doorbell.waiting(MODEL) == rung)
     for key in farm.doorbell._redis.scan_iter(f"{farm.settings.key_prefix}*"):
         farm.doorbell._redis.delete(key)
 
@@ -27,7 +30,7 @@ def forget_all_rings(farm) -> None:
 def test_lost_rings_are_rung_again_once_each(farm):
     for _ in range(3):
         submit(farm)
-    forget_all_rings(farm)
+    forget_all_rings(farm, 3)
 
     assert tick.ring_again(farm) == 3
 
@@ -37,6 +40,7 @@ def test_lost_rings_are_rung_again_once_each(farm):
 
 def test_a_ring_that_still_waits_is_not_repeated(farm):
     submit(farm)
+    wait_for(lambda: farm.doorbell.waiting(MODEL) == 1)
 
     assert tick.ring_again(farm) == 0
 
@@ -48,14 +52,14 @@ def test_a_ring_that_still_waits_is_not_repeated(farm):
 )
 def test_nobody_rings_for_a_video_that_is_not_due(farm, edited):
     edit(farm, submit(farm), **edited)
-    forget_all_rings(farm)
+    forget_all_rings(farm, 1)
 
     assert tick.ring_again(farm) == 0
 
 
 def test_a_running_video_is_not_rung_for(farm):
     claimed(farm)
-    forget_all_rings(farm)
+    forget_all_rings(farm, 1)
 
     assert tick.ring_again(farm) == 0
 
@@ -77,7 +81,7 @@ def test_a_long_queue_is_rung_for_sixty_four_times(farm):
         FROM videos AS v, generate_series(1, 99) AS n WHERE v.id = %s"""
     with farm.db.connect() as db:
         db.exec_driver_sql(copies, (video_id,))
-    forget_all_rings(farm)
+    forget_all_rings(farm, 1)
 
     assert tick.ring_again(farm) == 64
 
@@ -87,7 +91,7 @@ def test_a_tick_rescues_expires_and_rings(farm):
     late, waiting = submit(farm), submit(farm)
     let_lease_expire(farm, lost)
     edit(farm, late, start_by=ago(1))
-    forget_all_rings(farm)
+    forget_all_rings(farm, 3)
 
     tick.tick(farm)
 
