@@ -149,6 +149,7 @@ def _show(rows: Rows) -> None:
         was = f" {one['young_s'] * 1000:.1f}, {one['ratio']:.2f}x" if "ratio" in one else ""
         bad = {key: n for key, n in one.get("statuses", {}).items() if key != "200"}
         late = f" unsent {one['unsent']}" if one.get("unsent") else ""
+        late += f" stolen {one['stolen_ratio']:.0%} of a core" if "stolen_ratio" in one else ""
         print(f"{name:50} {one['count']:6} {shown} {rate}{was}{f' {bad}' if bad else ''}{late}")
 
 

@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import math
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import httpx
@@ -46,6 +48,7 @@ class Taken:
     statuses: Counter[int]
     took_s: float  # from the first request's moment to the last answer
     load_cpu_s: float  # of this process meanwhile, which shares the farm's cores
+    stolen_s: float  # of the cores, by other guests of a virtual machine's host
     unsent: int  # were due, and found every connection waiting for an answer until the end
 
     def row(self, name: str, **facts: object) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class Taken:
             "rate_hz": len(self.seconds) / self.took_s,
             "statuses": {str(status): count for status, count in self.statuses.items()},
             "load_cpu_ratio": self.load_cpu_s / self.took_s,
+            "stolen_ratio": self.stolen_s / self.took_s,
         }
         return summed(name, self.seconds) | told | facts
 
@@ -120,7 +124,7 @@ def load(
     """
     numbers = itertools.count()
     taken: list[tuple[float, int]] = []
-    began, cpu_s = time.monotonic() + _START_S, time.process_time()
+    began, cpu_s, stolen = time.monotonic() + _START_S, time.process_time(), stolen_s()
 
     def work() -> None:
         with closing(Line(client)) as line:
@@ -143,8 +147,21 @@ def load(
         statuses=Counter(status for _, status in taken),
         took_s=time.monotonic() - began,
         load_cpu_s=time.process_time() - cpu_s,
+        stolen_s=stolen_s() - stolen,
         unsent=max(0, int(rate_hz * seconds) - len(taken)) if rate_hz else 0,
     )
+
+
+def stolen_s() -> float:
+    """Seconds that all cores would have run and might not, since the machine started.
+
+    Linux tells it of virtual machines (`man 5 proc_stat`); nothing is known elsewhere.
+    """
+    try:
+        ticks = Path("/proc/stat").read_text().splitlines()[0].split()
+    except OSError:
+        return 0.0
+    return int(ticks[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def submits(client: httpx.Client, model: str) -> Draw:

@@ -71,6 +71,7 @@ def get(session: Session, video_ids: tuple[str, ...]) -> int:
 
 @click.command()
 @click.option("--status", help="States, comma-separated.")
+@click.option("--error", help="Code of the error that they ended with.")
 @click.option("--model", help="An id of `wanfarm models ls`.")
 @click.option("--group", help="The group that rendered it last.")
 @click.option("--key-name", "key_name", help="The name of the key that sent it.")

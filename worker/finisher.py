@@ -62,7 +62,7 @@ def finish(farm: Farm, fence: Fence, done: Done, told: Values) -> None:
     report = _report(done.report) | told
     warnings = [_warning(one) for one in done.report.warnings]
     note = json.dumps({"result": result, "report": report, "warnings": warnings}).encode()
-    _patiently(farm, lambda: farm.storage.put_bytes(note, _note_key(fence)))
+    _patiently(farm, fence, lambda: farm.storage.put_bytes(note, _note_key(fence)))
     _complete_patiently(farm, partial(lifecycle.complete, farm, fence, result, report, warnings))
 
 
@@ -129,6 +129,7 @@ def _store_patiently(farm: Farm, fence: Fence, paths: dict[str, str]) -> dict[st
     folder = f"videos/{fence.video_id}/{fence.attempt}"
     return _patiently(
         farm,
+        fence,
         lambda: {
             name: farm.storage.put(Path(path), f"{folder}/{_NAMES[name]}")
             for name, path in paths.items()
@@ -140,16 +141,28 @@ def _note_key(fence: Fence) -> str:
     return f"videos/{fence.video_id}/{fence.attempt}/result.json"
 
 
-def _patiently(farm: Farm, put: Callable[[], T]) -> T:
-    """Store something; a store that refuses is asked again, and nothing is rendered again."""
+def _patiently(farm: Farm, fence: Fence, put: Callable[[], T]) -> T:
+    """Store something; a store that refuses is asked again, and nothing is rendered again.
+
+    Raises:
+        RankFault: when it has refused for too long, or nobody wants the video any more.
+    """
     give_up = time.monotonic() + farm.settings.store_wait_s
     pause_s, longest_s = _STORE_PAUSES_S
     while True:
         try:
             return put()
         except WanfarmError as err:
-            if time.monotonic() > give_up:
+            if time.monotonic() > give_up or _is_unwanted(farm, fence):
                 raise RankFault(JobFailure(FailureKind.STORAGE, err.message)) from err
             logger().warning("store.refused", error=err.message, again_in_s=pause_s)
         threading.Event().wait(pause_s)
         pause_s = min(2 * pause_s, longest_s)
+
+
+def _is_unwanted(farm: Farm, fence: Fence) -> bool:
+    """Tell whether a cancel is asked for; without Postgres that is not known."""
+    try:
+        return running.renew(farm, fence)
+    except SQLAlchemyError:
+        return False

@@ -18,7 +18,7 @@ from shared.jobs.intake import Accepted
 from shared.jobs.ledger import Values
 from shared.jobs.presenters import Outlook
 from shared.vocabulary.catalog import find_model
-from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.errors import JobCode, WanfarmError
 from shared.vocabulary.ids import is_id
 from shared.vocabulary.request import Overrides, VideoRequest
 from shared.vocabulary.states import VideoState
@@ -54,6 +54,7 @@ class ListQuery(BaseModel):
     limit: Annotated[int, Field(ge=1, le=100)] = Field(default=20, description="Videos per page.")
     order: Literal["asc", "desc"] = Field(default="desc", description="By creation.")
     status: StateList | None = Field(default=None, description="States, comma-separated.")
+    error: JobCode | None = Field(default=None, description="Code of the error it ended with.")
     model: Name | None = Field(default=None, description="An id or alias of /v1/models.")
     group: Name | None = Field(default=None, description="The group that rendered it last.")
     key: Name | None = Field(default=None, description="The name of the key that sent it.")
@@ -204,6 +205,7 @@ def _filter(call: Call[ListQuery]) -> queries.Filter:
     return queries.Filter(
         tenant=query.tenant or tenant,
         states=[VideoState(one) for one in query.status or ()],
+        error=query.error,
         model=model.id if model else query.model,
         group=query.group,
         key_name=query.key,

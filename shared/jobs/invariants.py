@@ -11,6 +11,7 @@ from sqlalchemy import select, text
 
 from shared.jobs import removal
 from shared.jobs.ledger import Values
+from shared.machinery.database import snapshot
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Video
 from shared.vocabulary.states import MOVES, VideoState
@@ -116,20 +117,25 @@ def broken(farm: Farm, late_s: float = _LATE_S) -> Iterator[Broken]:
         farm: the handles.
         late_s: how long after its end a lease may stand before it counts as forgotten.
     """
-    given: Values = {"lease_s": farm.settings.lease_s, "late_s": late_s}
-    given |= {"final": _FINAL, "moves": _MOVES}
-    with farm.db.connect() as db:
-        db.execute(text("SET statement_timeout = 0"))  # it reads everything there is
-        for rule, statement in RULES.items():
-            wanted = {name: value for name, value in given.items() if f":{name}" in statement}
-            for video_id, what in db.execute(text(statement), wanted):
-                yield Broken(rule, video_id, what)
+    yield from _in_ledger(farm, late_s)
     for video_id, named in _results(farm):
         for file in named.values():
             if what := _wrong(farm, file):
                 yield Broken(FILES, video_id, f"{file['key']} {what}")
     for key in removal.strays(farm):
         yield Broken(STRAYS, key, "nothing refers to it")
+
+
+def _in_ledger(farm: Farm, late_s: float) -> list[Broken]:
+    given: Values = {"lease_s": farm.settings.lease_s, "late_s": late_s}
+    given |= {"final": _FINAL, "moves": _MOVES}
+    found: list[Broken] = []
+    with snapshot(farm.db) as db:
+        db.execute(text("SET LOCAL statement_timeout = 0"))  # it reads everything there is
+        for rule, statement in RULES.items():
+            wanted = {name: value for name, value in given.items() if f":{name}" in statement}
+            found += [Broken(rule, *row) for row in db.execute(text(statement), wanted)]
+    return found
 
 
 def _results(farm: Farm) -> Iterator[tuple[str, dict[str, Values]]]:

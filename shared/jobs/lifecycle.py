@@ -1,5 +1,6 @@
 """Who moves a video, when, and what becomes of the attempt: every story over `ledger.move`."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -322,7 +323,8 @@ def _fail(farm: Farm, fence: Fence, failure: JobFailure, *where: ColumnElement[b
 def _after(failure: JobFailure, fence: Fence, wait_s: float) -> Write:
     ended: Values = {"outcome": "requeued", "kind": failure.kind, "message": failure.message}
     return Write(
-        {"run_after": in_seconds(wait_s)},
+        # jittered, so that what failed together does not come back together
+        {"run_after": in_seconds(wait_s * random.uniform(0.5, 1))},  # noqa: S311
         {"error": _error(failure.code, failure.message, fence.attempt)},
         AttemptWrite(ended, free=failure.kind is FailureKind.LOST),
     )

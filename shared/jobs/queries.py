@@ -23,8 +23,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from shared.jobs.ledger import Values, event_line, in_seconds
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Attempt, Event, Video
+from shared.vocabulary.errors import JobCode
 from shared.vocabulary.states import MOVES, VideoState
 
+_WITH_ERROR = [VideoState.CANCELLED.value, VideoState.FAILED.value]
 _PLACE_LIMIT = 1000  # a place in the queue is counted no further
 _ALIVE = Video.delete_requested_at.is_(None)
 
@@ -35,6 +37,7 @@ class Filter:
 
     tenant: str | None
     states: Sequence[VideoState] = ()
+    error: JobCode | None = None
     model: str | None = None
     group: str | None = None
     key_name: str | None = None
@@ -108,17 +111,19 @@ def page(
     farm: Farm, which: Filter, *, limit: int, after: str | None = None, ascending: bool = False
 ) -> Page:
     """Read a page by its cursor; the row that the cursor names may be gone."""
+    states = sorted({state.value for state in which.states})
+    if which.error and not states:  # so that nobody looks through what was completed
+        states = _WITH_ERROR
     statement = select(*Video.__table__.c).where(_ALIVE, *_conditions(which))
     if after is not None:
         statement = statement.where(Video.id > after if ascending else Video.id < after)
     order, other = (asc, desc) if ascending else (desc, asc)
-    if which.states:
+    if states:
         each = statement.where(Video.state.between(_STATES.c.state, _STATES.c.state))
         each = each.order_by(other(Video.state), order(Video.id)).limit(limit + 1).lateral()
         statement = select(*each.c).select_from(_STATES, each).order_by(order(each.c.id))
     else:
         statement = statement.order_by(order(Video.id))
-    states = sorted({state.value for state in which.states})
     with farm.db.connect() as db:
         found = db.execute(statement.limit(limit + 1), {"states": states} if states else {})
         rows = [dict(row) for row in found.mappings()]
@@ -143,6 +148,8 @@ def _conditions(which: Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
         column == value for column, value in equal if value is not None
     ]
+    if which.error:
+        conditions.append(Video.error["code"].astext == which.error)
     if which.text:
         conditions.append(Video.spec["prompt"].astext.icontains(which.text, autoescape=True))
     if which.created_after:

@@ -1,8 +1,9 @@
 """Every error a person can meet: its stable code, what HTTP says, and whether to try again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from shared.vocabulary.spec import FailureKind
 
@@ -114,7 +115,12 @@ class JobFailure:
         return JOB_CODES[self.kind]
 
 
-JOB_CODES: Final = MappingProxyType(
+JobCode = Literal[
+    "invalid_input", "model_load_failed", "lora_mismatch", "does_not_fit", "out_of_memory",
+    "engine_crashed", "engine_hung", "bad_output", "storage_error", "timeout", "deadline_missed",
+    "worker_lost", "internal_error", "cancelled",
+]  # fmt: skip
+JOB_CODES: Final[Mapping[FailureKind, JobCode]] = MappingProxyType(
     {
         FailureKind.BAD_INPUT: "invalid_input",
         FailureKind.BAD_CHECKPOINT: "model_load_failed",

@@ -24,9 +24,7 @@ def rendered_twice_at_once(house, seed: int) -> bool:
     return any(one[0] == seed for one in overlaps(house.farm.settings.models_dir))
 
 
-def test_without_the_ranks_own_end_two_groups_render_one_video(
-    house, ticker, completes, eventually
-):
+def test_without_the_ranks_own_end_two_groups_render_one_video(house, ticker, eventually):
     seed = random.randrange(2**32)
     stopped = house.start(engine=WITNESS, group="g0", without="the ranks' own end")
     video_id = house.submit(**LONG | {"steps": 100}, seed=seed)
@@ -39,9 +37,7 @@ def test_without_the_ranks_own_end_two_groups_render_one_video(
     eventually(lambda: rendered_twice_at_once(house, seed), within=30)
 
 
-def test_without_the_parents_doubt_two_groups_render_one_video(
-    house, postgres, ticker, completes, eventually
-):
+def test_without_the_parents_doubt_two_groups_render_one_video(house, postgres, ticker, eventually):
     seed = random.randrange(2**32)
     house.start(engine=WITNESS, group="g0", database_url=postgres.url, without="the parent's doubt")
     video_id = house.submit(**LONG | {"steps": 100}, seed=seed)

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 from structlog.testing import capture_logs
 
-from shared.jobs import invariants, pauses
+from shared.jobs import invariants, lifecycle, pauses
 from shared.machinery.farm import open_farm
 from shared.vocabulary.errors import WanfarmError
 from tests.services.jobs import edit, row, states_of, submit
@@ -51,6 +51,23 @@ def test_a_video_waits_for_room_and_is_not_rendered_again(
     assert states_of(farm, video_id) == ["queued", "in_progress", "completed"]
     stored = files_on(small_disk / "data" / "videos")
     assert stored == ["result.json", "spritesheet.jpg", "thumbnail.webp", "video.mp4"]
+    assert list(invariants.broken(farm)) == []
+
+
+def test_a_video_that_is_cancelled_while_it_waits_for_room_waits_no_longer(
+    farm, parent, filler, eventually
+):
+    video_id = submit(farm)
+    parent.keeper.start()
+
+    with capture_logs() as logs:
+        parent.thread.start()
+        eventually(lambda: [one for one in logs if one["event"] == "store.refused"], within=30)
+        lifecycle.cancel(farm, video_id, by="a person")
+        parent.thread.join(30)
+
+    assert filler.exists()
+    assert row(farm, video_id)["state"] == "cancelled"
     assert list(invariants.broken(farm)) == []
 
 

@@ -82,6 +82,19 @@ def test_a_list_is_narrowed_by(farm, narrow):
     assert ids(farm, **narrow) == [wanted]
 
 
+def test_videos_that_ended_with_an_error_are_found_by_its_code(farm):
+    lost, hung = claimed(farm), claimed(farm)
+    for one, code in ((lost, "worker_lost"), (hung, "engine_hung")):
+        edit(farm, one.fence.video_id, state="failed", completed_at=ago(0), lease_until=None,
+             error={"code": code, "message": "It ended.", "attempt": 1})  # fmt: skip
+    stopped = submit(farm)
+    lifecycle.cancel(farm, stopped, by="a person")
+
+    assert ids(farm, error="worker_lost") == [lost.fence.video_id]
+    assert ids(farm, error="cancelled") == [stopped]
+    assert ids(farm, error="engine_hung", states=[VideoState.COMPLETED]) == []
+
+
 def test_a_list_is_narrowed_by_time_of_creation(farm):
     old, new = submit(farm), submit(farm)
     edit(farm, old, created_at=ago(3600))

@@ -65,7 +65,8 @@ def test_a_first_failure_of_each_kind(farm, kind, state, left, wait_s):
     if state == "failed":
         assert after["error"]["code"] == JobFailure(kind, "").code
     else:
-        assert (after["run_after"] - attempt["ended_at"]).total_seconds() == wait_s
+        backs_off_s = (after["run_after"] - attempt["ended_at"]).total_seconds()
+        assert wait_s / 2 <= backs_off_s <= wait_s
 
 
 def test_a_video_that_backs_off_is_not_claimed_before_its_time(farm):
