@@ -25,6 +25,7 @@ def pages() -> dict[Path, str]:
     return {
         _ROOT / "README.md": tables(_MEASURED),
         _ROOT / "docs" / "explanation" / "speed.md": tables(_MEASURED / "h200"),
+        _ROOT / "docs" / "explanation" / "load.md": load(),
         _ROOT / "docs" / "how-to" / "cache-steps.md": policies(),
     }
 
@@ -67,6 +68,18 @@ def policies() -> str:
     first = told["rows"][0]
     count, right = len(first["psnr_db"]), first["right_uncached"]
     return "\n".join([*lines, "", f"{count} scenes; uncached, {right:.1%} are shown rightly.", ""])
+
+
+def load() -> str:
+    """Make the table of what a farm takes; `was` is the median without history, in the same run."""
+    ((_, told),) = _told(_MEASURED, ("farm",))
+    lines = ["| what | median | p95 | p99 | a second | was |", "|---|---|---|---|---|---|"]
+    for one in told["rows"]:
+        times = " | ".join(_time(one[name] * 1000) for name in ("seconds", "p95_s", "p99_s"))
+        rate = f"{one['rate_hz']:.1f}" if "rate_hz" in one else ""
+        was = _time(one["young_s"] * 1000) if "young_s" in one else ""
+        lines.append(f"| {one['row']} | {times} | {rate} | {was} |")
+    return "\n".join([*lines, ""])
 
 
 def _told(folder: Path, names: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
