@@ -19,8 +19,9 @@ def ring_again(farm: Farm) -> int:
         waiting = farm.doorbell.waiting(model)
         if waiting is None:
             return rung
-        for _ in range(due - waiting):
-            rung += farm.doorbell.ring(model)
+        missing = due - waiting
+        if missing > 0 and farm.doorbell.ring(model, missing):
+            rung += missing
     return rung
 
 

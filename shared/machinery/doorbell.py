@@ -62,7 +62,7 @@ class Doorbell:
 
     def __init__(self, settings: Settings) -> None:
         """Prepare the client; connects at the first ring."""
-        self._app = celery_app(settings, answer_s=2)  # a request is waiting
+        self._app = celery_app(settings, answer_s=2)  # the tick goes on after it
         self._redis = redis_client(settings)
         self._prefix = settings.key_prefix
         self._courier = Courier("doorbell", self._ring_for)
@@ -70,6 +70,10 @@ class Doorbell:
 
     def ring(self, model: str, times: int = 1) -> bool:
         """Say that there may be work for a model; bounded in time, never raises for the broker.
+
+        Args:
+            model: its id.
+            times: how many idle workers should look.
 
         Returns:
             Whether a ring waits to be heard; no other is added to many.
