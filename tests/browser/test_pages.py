@@ -12,6 +12,7 @@ from shared.jobs import keys, queries
 from shared.machinery.farm import Farm
 from shared.machinery.settings import Settings
 from tests.browser.staging import Stage
+from tests.services.jobs import ago, edit
 
 HTML = {"Accept": "text/html"}
 
@@ -87,6 +88,7 @@ def test_a_foreign_page_cannot_cancel(member: FlaskClient, stage: Stage):
 def test_a_fragment_that_has_not_changed_is_not_sent_again(member: FlaskClient, stage: Stage):
     video_id = stage.submit("a ball")
     stage.complete(stage.claim().fence)
+    edit(stage.farm, video_id, created_at=ago(3.5 * 86_400))  # "just now" would pass
     first = member.get(f"/_/jobs/{video_id}")
 
     again = member.get(f"/_/jobs/{video_id}", headers={"If-None-Match": first.headers["ETag"]})

@@ -20,7 +20,7 @@ import psycopg
 import redis
 from sqlalchemy import func, select
 
-from shared.jobs import invariants, removal
+from shared.jobs import groups, invariants, removal
 from shared.machinery.tables import Attempt, Video
 from shared.vocabulary.states import MOVES
 from tests.chaos.faults import FAULTS
@@ -137,22 +137,31 @@ class Chaos:
 
 
 def settle(chaos: Chaos) -> float:
-    """Wait until every accepted video is over; fails when one stands still for too long."""
+    """Wait until every video is over; fails when none of those left moves for too long."""
     began = still_since = time.monotonic()
-    before = -1
+    before: list[str] = []
     while left := _unfinished(chaos):
         if left != before:
             before, still_since = left, time.monotonic()
         if time.monotonic() - still_since > _ENOUGH_S:
-            raise SystemExit(f"{left} videos have not moved for {_ENOUGH_S:.0f} s.")
+            told = "\n".join([*left, *_groups(chaos)])
+            raise SystemExit(f"Nothing has moved for {_ENOUGH_S:.0f} s.\n{told}")
         _PAUSE.wait(0.5)
     return time.monotonic() - began
 
 
-def _unfinished(chaos: Chaos) -> int:
-    over = select(func.count()).where(Video.state.in_(_FINAL))
+def _unfinished(chaos: Chaos) -> list[str]:
+    """Where each video stands that is not over; another line when anything happens to it."""
+    columns = (Video.id, Video.state, Video.attempt, Video.seq, Video.run_after, Video.error)
+    left = select(*columns).where(Video.state.not_in(_FINAL)).order_by(Video.id)
     with chaos.town.farm.db.connect() as db:
-        return len(chaos.accepted) - (db.scalar(over) or 0)
+        return [" ".join(map(str, row)) for row in db.execute(left)]
+
+
+def _groups(chaos: Chaos) -> list[str]:
+    told = ("name", "state", "problem", "drain", "video_id")
+    known = groups.all_groups(chaos.town.farm)
+    return [" ".join(str(group[name]) for name in told) for group in known]
 
 
 def judge(chaos: Chaos) -> list[str]:
