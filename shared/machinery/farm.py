@@ -25,6 +25,7 @@ class Farm:
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
     room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # intake's
+    # rows of living keys by id, and until when each is trusted
     keys: dict[str, tuple[float, Any]] = field(default_factory=dict[str, tuple[float, Any]])
 
     def close(self) -> None:

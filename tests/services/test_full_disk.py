@@ -34,19 +34,25 @@ def files_on(disk) -> list[str]:
     return sorted(path.name for path in disk.rglob("*") if path.is_file())
 
 
-def test_a_video_waits_for_room_and_is_not_rendered_again(
-    farm, parent, small_disk, filler, eventually
-):
+@contextlib.contextmanager
+def waiting_for_room(farm, parent, eventually):
+    """A rendered video that the store refused; its parent ends with the block."""
     video_id = submit(farm)
     parent.keeper.start()
-
     with capture_logs() as logs:
         parent.thread.start()
         eventually(lambda: [one for one in logs if one["event"] == "store.refused"], within=30)
+        yield video_id
+        parent.thread.join(30)
+
+
+def test_a_video_waits_for_room_and_is_not_rendered_again(
+    farm, parent, small_disk, filler, eventually
+):
+    with waiting_for_room(farm, parent, eventually) as video_id:
         assert row(farm, video_id)["detail"]["phase"] == "store"
         assert not set(files_on(small_disk)) & {"video.mp4", "result.json"}
         filler.unlink()
-        parent.thread.join(30)
 
     assert states_of(farm, video_id) == ["queued", "in_progress", "completed"]
     stored = files_on(small_disk / "data" / "videos")
@@ -57,14 +63,8 @@ def test_a_video_waits_for_room_and_is_not_rendered_again(
 def test_a_video_that_is_cancelled_while_it_waits_for_room_waits_no_longer(
     farm, parent, small_disk, filler, eventually
 ):
-    video_id = submit(farm)
-    parent.keeper.start()
-
-    with capture_logs() as logs:
-        parent.thread.start()
-        eventually(lambda: [one for one in logs if one["event"] == "store.refused"], within=30)
+    with waiting_for_room(farm, parent, eventually) as video_id:
         lifecycle.cancel(farm, video_id, by="a person")
-        parent.thread.join(30)
 
     assert row(farm, video_id)["state"] == "cancelled"
     assert files_on(small_disk) == ["filler", "g0.heartbeat"]
