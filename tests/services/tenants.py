@@ -1,6 +1,6 @@
 """What tests of charges and shares say often: what was used, and attempts that took their time."""
 
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 
 from shared.jobs import lifecycle
 from shared.machinery.farm import Farm
@@ -23,6 +23,14 @@ SELECT made.id, 1, 'state', 0, first.data
 def used(farm: Farm, tenant: str = "default") -> float:
     with farm.db.connect() as db:
         return db.scalar(select(Tenant.used_s).where(Tenant.name == tenant))
+
+
+def taken(farm: Farm) -> list[float]:
+    """How long each ended attempt held its group, by its own row; oldest end first."""
+    seconds = func.extract("epoch", Attempt.ended_at - Attempt.claimed_at)
+    ended = select(seconds).where(Attempt.ended_at.is_not(None)).order_by(Attempt.ended_at)
+    with farm.db.connect() as db:
+        return [float(one) for one in db.scalars(ended)]
 
 
 def tenant_of(farm: Farm, claim: lifecycle.Claim) -> str:
