@@ -16,12 +16,15 @@ from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
 from api.routes import (
     content,
+    estimates,
     events,
     health,
     keys,
     loras,
     models,
     operations,
+    records,
+    remakes,
     unbuilt,
     videos,
     webhooks,
@@ -33,6 +36,9 @@ from shared.machinery.settings import ConfigurationError, Settings, load_setting
 
 ENDPOINTS: Final = (
     *videos.ENDPOINTS,
+    *remakes.ENDPOINTS,
+    *estimates.ENDPOINTS,
+    *records.ENDPOINTS,
     *content.ENDPOINTS,
     *events.ENDPOINTS,
     *models.ENDPOINTS,

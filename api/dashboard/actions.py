@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response
 from api.dashboard import newform
 from api.dashboard.rows import find_row
 from api.dashboard.shell import THEME_COOKIE, THEMES, local_path
-from api.plumbing import asking
+from api.plumbing import asking, recipes
 from api.plumbing.auth import check_csrf, require
 from api.plumbing.files import send_stored
 from api.plumbing.runtime import farm
@@ -102,10 +102,10 @@ def rerun(video_id: str) -> Response:
     caller = require(request, "submit")
     row = find_row(video_id, caller)
     as_it_was = asking.Sent(Overrides(), None, names_image=False)
-    fields, image = asking.remixed(row, as_it_was)
+    fields, image = recipes.remixed(row, as_it_was)
     resolved = asking.settle(farm(), fields, image)
     key = request.form.get("idempotency_key", "")[:64] or None
-    order = asking.order(caller, resolved, row["id"], key, {})
+    order = asking.order(caller, resolved, intake.Source(row["id"], "remixed"), key, {})
     return redirect(f"/jobs/{intake.submit(farm(), order).video_id}", 303)
 
 

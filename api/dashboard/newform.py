@@ -205,7 +205,8 @@ def submit(farm: Farm, caller: Caller, read: Read, source: Values | None, key: s
     said = read.request.model_dump(mode="json", exclude_unset=True)
     image = read.resolved.spec.image
     said |= {IMAGE: image.sha256} if image else {}
-    order = asking.order(caller, read.resolved, source["id"] if source else None, key or None, said)
+    made_after = intake.Source(source["id"], "remixed") if source else None
+    order = asking.order(caller, read.resolved, made_after, key or None, said)
     return intake.submit(farm, order).video_id
 
 

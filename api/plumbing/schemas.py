@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from shared.vocabulary.video import Json, Shape
+from shared.vocabulary.video import AttemptObject, Json, ResultObject, Shape, Warned
 
 
 class FieldFault(Shape):
@@ -30,6 +30,55 @@ class ErrorEnvelope(Shape):
     """The body of every answer that is not a success."""
 
     error: ErrorBody
+
+
+class RunRange(Shape):
+    """How long a run takes: 8 of 10 end between the first and the last."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+class VideoEstimate(Shape):
+    """What would become of a request if it were sent now; what nobody knows yet is null.
+
+    `fits` names the groups that can render it; `peak_memory_mb` is of one GPU; `cache_gain` is how
+    much longer it would take without the block cache; `basis` says what the run time rests on.
+    """
+
+    object: Literal["video.estimate"] = "video.estimate"
+    model: str
+    prompt: str
+    spec: Json
+    warnings: list[Warned]
+    fits: list[str]
+    queue_position: int
+    starts_at: int | None
+    completes_at: int | None
+    run_s: RunRange | None
+    gpu_seconds: float | None
+    peak_memory_mb: int | None
+    cache_gain: float | None
+    basis: Literal["measured", "interpolated", "prior"] | None
+
+
+class VideoProvenance(Shape):
+    """How a completed video was made: its request in full, and what its attempt recorded.
+
+    `manifest` holds software, GPU, weights, parallel plan, and the block cache step by step: its
+    letters (X computed, c cached), reasons and residual differences per expert and branch.
+    """
+
+    id: str
+    object: Literal["video.provenance"] = "video.provenance"
+    model: str
+    prompt: str
+    spec: Json
+    image_sha256: str | None
+    attempts: list[AttemptObject]
+    result: ResultObject
+    manifest: Json
 
 
 class VideoDeleted(Shape):

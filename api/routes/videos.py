@@ -13,19 +13,19 @@ from api.plumbing.runtime import farm
 from api.plumbing.schemas import VideoDeleted
 from api.plumbing.waiting import WaitQuery, wait_until_over
 from api.plumbing.wire import json_response
-from shared.jobs import lifecycle, presenters, queries, removal
+from shared.jobs import changes, lifecycle, presenters, queries, removal
 from shared.jobs.intake import Accepted
 from shared.jobs.ledger import Values
 from shared.jobs.presenters import Outlook
 from shared.vocabulary.catalog import find_model
 from shared.vocabulary.errors import JobCode, WanfarmError
 from shared.vocabulary.ids import is_id
-from shared.vocabulary.request import Overrides, VideoRequest
+from shared.vocabulary.request import Metadata, Priority, VideoRequest
 from shared.vocabulary.states import VideoState
 from shared.vocabulary.video import VideoObject, VideoPage
 
 _LAST_MOMENT: Final = 253_402_300_799
-_TAKING: Final = (
+TAKING: Final = (
     "invalid_value", "intake_paused", "queue_full", "storage_full", "idempotency_key_reused",
     "image_too_large", "priority_not_allowed",
 )  # fmt: skip
@@ -67,6 +67,17 @@ class ListQuery(BaseModel):
     tenant: Name | None = Field(default=None, description="Whose; scope admin.")
 
 
+class ChangeBody(BaseModel):
+    """What of a video may change; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: Priority | None = Field(
+        default=None, description="While it waits: higher starts sooner; above 0 needs admin."
+    )
+    metadata: Metadata | None = Field(default=None, description="Replaces all pairs.")
+
+
 class CancelBody(BaseModel):
     """Why, if anybody should know."""
 
@@ -99,7 +110,7 @@ def not_found(video_id: str) -> WanfarmError:
     )
 
 
-def _show(row: Values, headers: dict[str, str], outlook: Outlook | None = None) -> Response:
+def show(row: Values, headers: dict[str, str], outlook: Outlook | None = None) -> Response:
     """Answer with a video, and advise when to ask again."""
     shown, poll_after_ms = presenters.answer(farm(), row, base_url(), outlook)
     if poll_after_ms is not None:
@@ -107,7 +118,8 @@ def _show(row: Values, headers: dict[str, str], outlook: Outlook | None = None) 
     return json_response(shown, headers=headers)
 
 
-def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
+def show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
+    """Answer with the video of an order, waiting for its end as asked."""
     video_id = accepted.video_id
     waited = wait_until_over(video_id, call.caller, call.query)
     row = None if waited else accepted.row
@@ -116,7 +128,7 @@ def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
         raise not_found(video_id)
     replayed = {"Idempotency-Replayed": "true"} if accepted.replayed else {}
     headers = waited | {"Location": f"/v1/videos/{video_id}"} | replayed
-    return _show(row, headers, accepted.outlook)
+    return show(row, headers, accepted.outlook)
 
 
 @endpoint(
@@ -128,7 +140,7 @@ def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
         query=WaitQuery,
         body=VideoRequest,
         returns=VideoObject,
-        errors=_TAKING,
+        errors=TAKING,
         headers=("Idempotency-Key", "Prefer"),
     )
 )
@@ -137,30 +149,7 @@ def create(call: Call[WaitQuery]) -> Response:
     sent = asking.read_sent(farm(), VideoRequest, call.caller)
     resolved = asking.settle(farm(), sent.fields, sent.image.ref if sent.image else None)
     accepted = asking.submit(farm(), call.caller, sent, resolved)
-    return _show_new(call, accepted)
-
-
-@endpoint(
-    Route(
-        method="POST",
-        path="/v1/videos/{video_id}/remix",
-        scope="submit",
-        summary="Make a video again, with changes.",
-        query=WaitQuery,
-        body=Overrides,
-        returns=VideoObject,
-        errors=_TAKING,
-        headers=("Idempotency-Key", "Prefer"),
-    )
-)
-def remix(call: Call[WaitQuery]) -> Response:
-    """Queue a new video from another's recipe; without changes it is the same one again."""
-    row = find(call)
-    sent = asking.read_sent(farm(), Overrides, call.caller)
-    fields, image = asking.remixed(row, sent)
-    resolved = asking.settle(farm(), fields, image)
-    accepted = asking.submit(farm(), call.caller, sent, resolved, remixed_from=row["id"])
-    return _show_new(call, accepted)
+    return show_new(call, accepted)
 
 
 @endpoint(
@@ -235,11 +224,38 @@ def retrieve(call: Call[WaitQuery]) -> Response:
     """Show a video; the HTTP status speaks of the request, `status` of the job."""
     row = find(call)
     headers = wait_until_over(row["id"], call.caller, call.query)
-    response = _show(find(call) if headers else row, headers)
+    response = show(find(call) if headers else row, headers)
     response.headers["Cache-Control"] = "private, no-cache"
     response.add_etag(weak=True)
     response.make_conditional(request)
     return response
+
+
+@endpoint(
+    Route(
+        method="PATCH",
+        path="/v1/videos/{video_id}",
+        scope="submit",
+        summary="Change a video's priority or metadata.",
+        query=NoQuery,
+        body=ChangeBody,
+        returns=VideoObject,
+        errors=("not_queued", "priority_not_allowed"),
+    )
+)
+def change(call: Call[NoQuery]) -> Response:
+    """Move a waiting video in its queue, or label any."""
+    row = find(call)
+    body = small_body(ChangeBody)
+    asking.check_priority(body.priority, call.caller)
+    changes.change(
+        farm(),
+        row["id"],
+        by=call.caller.key_name,
+        priority=body.priority,
+        metadata=body.metadata,
+    )
+    return show(find(call), {})
 
 
 @endpoint(
@@ -261,7 +277,7 @@ def cancel(call: Call[WaitQuery]) -> Response:
     body = small_body(CancelBody)
     lifecycle.cancel(farm(), row["id"], by=call.caller.key_name, reason=body.reason)
     headers = wait_until_over(row["id"], call.caller, call.query)
-    return _show(find(call), headers)
+    return show(find(call), headers)
 
 
 @endpoint(
@@ -281,4 +297,4 @@ def delete(call: Call[NoQuery]) -> Response:
     return json_response(VideoDeleted(id=row["id"]))
 
 
-ENDPOINTS: Final = (create, list_videos, retrieve, delete, cancel, remix)
+ENDPOINTS: Final = (create, list_videos, retrieve, change, cancel, delete)

@@ -7,13 +7,13 @@ from functools import lru_cache
 from typing import Final
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Text, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Text, cast, func, select
 
 from shared.jobs.ledger import Fence, Values
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Attempt, Video
 from shared.vocabulary.catalog import MODELS
-from shared.vocabulary.runtime import Expected, Run, Work, expect, work_of
+from shared.vocabulary.runtime import Expected, Run, expect, work_of
 from shared.vocabulary.spec import GenerationSpec
 from shared.vocabulary.states import GroupState, VideoState
 
@@ -27,6 +27,16 @@ class Wait:
     starts_at: float  # unix seconds
     ahead: int  # runs that each group makes before
     run: Expected | None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A run that happened, and what it tells beside its time."""
+
+    run: Run
+    asked: object  # what its request said of the cache
+    peak_bytes: int | None
+    gain: float | None  # of its cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +54,38 @@ def of_attempt(farm: Farm, fence: Fence, cache: Values) -> Values | None:
     of = select(Video.spec, Attempt.ranks).join(Video, Video.id == Attempt.video_id).where(*this)
     with farm.db.connect() as db:
         row = db.execute(of).one()
-    expected = _expect(farm, GenerationSpec.model_validate(row.spec), row.ranks, cache)
+    spec = GenerationSpec.model_validate(row.spec)
+    expected = run_of(spec, row.ranks, past(farm, spec.model), _word(cache))
     return asdict(expected) if expected else None
 
 
-def wait(farm: Farm, row: Values, known: list[Values], place: int) -> Wait | None:
+def run_of(
+    spec: GenerationSpec, ranks: int, known: list[Past], cache: str | None = None
+) -> Expected | None:
+    """Expect a run; None for a model that has neither runs nor a published figure.
+
+    Args:
+        spec: the video.
+        ranks: of the group.
+        known: the model's past.
+        cache: its policies in one word; None where a group has still to settle them.
+    """
+    word = likely_cache(spec, known) if cache is None else cache
+    work = work_of(spec, ranks, word)
+    return expect(MODELS[spec.model], work, [one.run for one in known])
+
+
+def likely_cache(spec: GenerationSpec, known: list[Past]) -> str:
+    """Guess the policies that a group will settle: those of the latest run that asked the same."""
+    if spec.cache == "off" or not known:
+        return ""
+    alike = [one for one in known if one.asked == spec.cache]
+    return (alike or known)[0].run.work.cache
+
+
+def wait(
+    farm: Farm, spec: GenerationSpec, earliest: float, known: list[Values], place: int
+) -> Wait | None:
     """Expect the start of a waiting video; None while no group takes its model.
 
     A group is free when its running video is expected to end. Priorities that come later, and
@@ -56,22 +93,19 @@ def wait(farm: Farm, row: Values, known: list[Values], place: int) -> Wait | Non
 
     Args:
         farm: the handles.
-        row: of the video.
+        spec: the video.
+        earliest: unix seconds before which it will not start.
         known: all groups, as `groups.all_groups` reads them.
         place: the video's place in the queue, from 1.
     """
     serving = [
-        group
-        for group in known
-        if row["model"] in group["models"] and group["state"] not in _CLOSED
+        group for group in known if spec.model in group["models"] and group["state"] not in _CLOSED
     ]
     if not serving:
         return None
-    spec = GenerationSpec.model_validate(row["spec"])
-    run = _expect(farm, spec, serving[0]["ranks"], None)
+    run = run_of(spec, serving[0]["ranks"], past(farm, spec.model))
     run_s = run.p50_s if run else 0.0
     ends = _ends(farm, run_s)
-    earliest: float = max(row["run_after"], row["created_at"]).timestamp()
     free: list[float] = sorted(ends.get(group["name"], earliest) for group in serving)
     ahead, turn = divmod(place - 1, len(free))
     return Wait(max(earliest, free[turn] + ahead * run_s), ahead, run)
@@ -89,37 +123,32 @@ def accuracy(farm: Farm) -> Accuracy | None:
 
 def lately(farm: Farm, model: str) -> float | None:
     """Tell the median seconds of a model's latest runs, or None without any."""
-    runs = _runs(farm, model)
-    return statistics.median(run.seconds for run in runs) if runs else None
+    known = past(farm, model)
+    return statistics.median(one.run.seconds for one in known) if known else None
 
 
 _CLOSED: Final = frozenset({GroupState.DOWN, GroupState.DRAINING, GroupState.DRAINED})
 
 
-def _expect(farm: Farm, spec: GenerationSpec, ranks: int, cache: Values | None) -> Expected | None:
-    runs = _runs(farm, spec.model)
-    # a waiting video's cache is the group's to settle: that of the latest run is likely
-    word = _word(cache) if cache is not None else runs[0].work.cache if runs else ""
-    return expect(MODELS[spec.model], work_of(spec, ranks, word), runs)
-
-
-def _runs(farm: Farm, model: str) -> list[Run]:
-    """The latest runs of a model that were not resumed, newest first."""
-    runs: list[Run] = []
+def past(farm: Farm, model: str) -> list[Past]:
+    """Read the latest runs of a model that were not resumed, newest first."""
+    known: list[Past] = []
     for row in _latest(farm, Video.model == model):
-        if row["attempt"] > 1:
+        spec = _spec(row["spec"])
+        denoise_s: float | None = row["denoise_s"]
+        if row["attempt"] > 1 or spec is None or not denoise_s:
             continue
-        work = _work(row["spec"], row["ranks"], _word(row["cache"]))
-        if work and (denoise_s := row["denoise_s"]):
-            runs.append(Run(work, denoise_s, max(0.0, _took(row) - denoise_s)))
-    return runs
+        work = work_of(spec, row["ranks"], _word(row["cache"]))
+        run = Run(work, denoise_s, max(0.0, _took(row) - denoise_s))
+        known.append(Past(run, spec.cache, row["peak_bytes"], row["gain"]))
+    return known
 
 
 @lru_cache(maxsize=1024)  # what has run never changes, and is looked at for every answer
-def _work(spec: str, ranks: int, cache: str) -> Work | None:
-    """What a stored spec asks for; None when another version wrote it."""
+def _spec(stored: str) -> GenerationSpec | None:
+    """Read a stored spec; None when another version wrote it."""
     try:
-        return work_of(GenerationSpec.model_validate_json(spec), ranks, cache)
+        return GenerationSpec.model_validate_json(stored)
     except ValidationError:
         return None
 
@@ -135,6 +164,8 @@ def _latest(farm: Farm, *where: ColumnElement[bool]) -> list[Values]:
             Attempt.expected,
             Attempt.report["load_s"].as_float().label("load_s"),
             Attempt.report["phase_seconds"]["denoise"].as_float().label("denoise_s"),
+            cast(Attempt.report["peak_memory_bytes"].astext, BigInteger).label("peak_bytes"),
+            Attempt.report["cached"]["gain"].as_float().label("gain"),
             func.extract("epoch", Attempt.ended_at - Attempt.claimed_at).label("took"),
         )
         .join(Attempt, (Attempt.video_id == Video.id) & (Attempt.number == Video.attempt))

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import (
     BigInteger,
@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
-from shared.jobs import charges, groups, pauses
+from shared.jobs import charges, groups, offers, pauses
 from shared.jobs.ledger import Values, in_seconds, publish
 from shared.jobs.presenters import Outlook
 from shared.jobs.queries import place_of
@@ -31,11 +31,16 @@ from shared.machinery.farm import Farm
 from shared.machinery.tables import Event, GpuGroup, Idempotency, Video
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
-from shared.vocabulary.memory import DoesNotFit, Room, fit
-from shared.vocabulary.plan import Build
-from shared.vocabulary.planning import plan
 from shared.vocabulary.spec import Delivery, GenerationSpec
-from shared.vocabulary.states import GroupState, VideoState
+from shared.vocabulary.states import VideoState
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An earlier video, and what a new one has to do with it."""
+
+    video_id: str
+    made: Literal["remixed", "promoted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Order:
     delivery: Delivery
     asked: tuple[str, ...]  # the fields that the caller sent
     warnings: tuple[Values, ...] = ()
-    remixed_from: str | None = None
+    source: Source | None = None  # the video that it is made after
     idempotency_key: str | None = None
     fingerprint: str = ""  # of the parsed request before defaults; goes with the key
 
@@ -86,7 +91,7 @@ def submit(farm: Farm, order: Order) -> Accepted:
         if seen.paused:
             raise pauses.intake_paused(seen.reason)
         _refuse_when_full(farm, db, order, seen.written)
-        _refuse_when_too_large(order, seen.groups)
+        next(offers.fitting(order.spec, order.delivery.group, seen.groups), None)
         row = _insert(db, order, video_id, wakes=not seen.busy)
         if row is None:  # a twin with the same key was first, in the meantime
             return _replay(order, _look(db, order))
@@ -96,7 +101,6 @@ def submit(farm: Farm, order: Order) -> Accepted:
     return Accepted(video_id, row=row | {"attempts": []}, outlook=outlook)
 
 
-_FRUGAL: Final = Build(precision="bf16")
 _FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
 
 
@@ -186,7 +190,7 @@ def _columns(order: Order, video_id: str) -> Values:
         "user": delivery.user,
         "metadata": delivery.metadata,
         "warnings": list(order.warnings),
-        "remixed_from": order.remixed_from,
+        **({f"{order.source.made}_from": order.source.video_id} if order.source else {}),
         "webhook_url": delivery.webhook_url,
         "start_by": delivery.start_within_s,
         "finish_by": delivery.finish_within_s,
@@ -296,24 +300,3 @@ def _refuse(whose: str, limit: int) -> None:
         "delayed without bound. Retry in about 30 s, or cancel waiting videos.",
         retry_after_s=30,
     )
-
-
-def _refuse_when_too_large(order: Order, known: list[Values]) -> None:
-    """Refuse what no group can hold in its most frugal way; one whose cards are unknown may."""
-    spec, wanted = order.spec, order.delivery.group
-    misfits: list[DoesNotFit] = []
-    for group in known:
-        takes = group["state"] is not GroupState.DOWN and spec.model in group["models"]
-        if not takes or wanted not in {None, group["name"]}:
-            continue
-        cards = [card["memory_total_bytes"] for card in group["devices"]]
-        room = Room(min(cards) if cards and all(cards) else None)
-        try:
-            fit(spec, plan(spec, group["ranks"]), _FRUGAL, None, room)
-        except DoesNotFit as misfit:
-            misfits.append(misfit)
-        else:
-            return
-    if misfits:
-        best = max(misfits, key=lambda one: one.nearest.tokens if one.nearest else 0)
-        raise WanfarmError("does_not_fit", str(best), param="size")

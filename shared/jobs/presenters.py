@@ -15,7 +15,7 @@ from shared.vocabulary.adapters import distilled_pair
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.errors import JOB_CODES
 from shared.vocabulary.runtime import UNSURE, Expected
-from shared.vocabulary.spec import FailureKind
+from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import Phase
 from shared.vocabulary.video import (
     AttemptError,
@@ -114,6 +114,7 @@ def _video(
         size=f"{spec['width']}x{spec['height']}",
         prompt=spec["prompt"],
         remixed_from_video_id=row["remixed_from"],
+        promoted_from_video_id=row["promoted_from"],
         error=_error(row["error"]),
         url=_signed(farm, row, base_url),
         quality=quality(row),
@@ -135,10 +136,10 @@ def _video(
         queue=queue,
         eta=eta,
         progress_detail=_detail(row),
-        attempts=None if tries is None else [_attempt(one) for one in tries],
+        attempts=None if tries is None else [attempt(one) for one in tries],
         timings=_timings(row, report),
         gpu_seconds=None if tries is None else queries.gpu_seconds(tries),
-        result=_result(row),
+        result=result(row),
         provenance=provenance(row),
         urls=_urls(row, base_url),
     )
@@ -185,7 +186,9 @@ def _queue(row: Values, outlook: Outlook) -> QueuePlace:
 
 
 def _eta_of_waiting(farm: Farm, row: Values, outlook: Outlook) -> Eta | None:
-    wait = estimates.wait(farm, row, outlook.groups, outlook.place)
+    spec = GenerationSpec.model_validate(row["spec"])
+    earliest = max(row["run_after"], row["created_at"]).timestamp()
+    wait = estimates.wait(farm, spec, earliest, outlook.groups, outlook.place)
     return _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
 
 
@@ -242,7 +245,8 @@ def _detail(row: Values) -> dict[str, Any] | None:
     return shown
 
 
-def _attempt(one: Values) -> AttemptObject:
+def attempt(one: Values) -> AttemptObject:
+    """Show one try."""
     error = None
     if one["kind"] is not None:
         code = JOB_CODES[FailureKind(one["kind"])]
@@ -283,7 +287,8 @@ def _peak_mb(report: Values | None) -> int | None:
     return None if peak is None else peak // 2**20
 
 
-def _result(row: Values) -> ResultObject | None:
+def result(row: Values) -> ResultObject | None:
+    """Show the finished file; None before there is one."""
     if row["result"] is None:
         return None
     return ResultObject.model_validate(
@@ -308,4 +313,6 @@ def _urls(row: Values, base_url: str) -> Urls:
         content=content,
         thumbnail=content and f"{content}?variant=thumbnail",
         spritesheet=content and f"{content}?variant=spritesheet",
+        provenance=f"{own}/provenance" if row["state"] == "completed" else None,
+        log=f"{own}/log",
     )

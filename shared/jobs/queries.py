@@ -203,6 +203,14 @@ def events(farm: Farm, video_id: str, *, after: int = 0, limit: int = 500) -> li
     return [event_line(dict(row) | {"id": video_id}, row["type"], row["data"]) for row in rows]
 
 
+def newest_events(farm: Farm, video_id: str, most: int) -> list[Values]:
+    """Read the last ledger lines of a video, in order; see `events`."""
+    newest = select(func.max(Event.seq)).where(Event.video_id == video_id)
+    with farm.db.connect() as db:
+        last = db.scalar(newest) or 0
+    return events(farm, video_id, after=max(0, last - most), limit=most)
+
+
 _EVENTS: Final = (
     select(Event.seq, Event.at, Event.type, Event.attempt, Event.data)
     .where(Event.video_id == _OF_VIDEO, Event.seq > bindparam("after"))

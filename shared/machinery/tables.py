@@ -107,6 +107,7 @@ class Video(Base):
     meta: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     warnings: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     remixed_from: Mapped[str | None] = mapped_column(_ID)
+    promoted_from: Mapped[str | None] = mapped_column(_ID)
     webhook_url: Mapped[str | None] = mapped_column(String(2048))  # told of its end
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

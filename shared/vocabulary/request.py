@@ -57,6 +57,7 @@ Cache = Annotated[
 ]
 Guidance = Annotated[float, Field(ge=0, le=20)]
 Deadline = Annotated[int, Field(ge=1, le=WEEK_S)]
+Priority = Annotated[int, Field(ge=-10, le=10)]
 Metadata = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     Field(max_length=16),
@@ -134,7 +135,7 @@ class Overrides(BaseModel):
         default=None, description="Adapters of /v1/loras, each with strength and target."
     )
     cache: Cache | None = Field(default=None, description="Block cache: a policy's name, or knobs.")
-    priority: Annotated[int, Field(ge=-10, le=10)] | None = Field(
+    priority: Priority | None = Field(
         default=None, description="Higher starts sooner; above 0 needs the scope admin."
     )
     max_attempts: Annotated[int, Field(ge=1, le=5)] | None = Field(

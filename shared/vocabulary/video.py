@@ -97,8 +97,8 @@ class Urls(Shape):
     content: str | None
     thumbnail: str | None
     spritesheet: str | None
-    provenance: None = None
-    log: None = None
+    provenance: str | None
+    log: str
 
 
 class VideoObject(Shape):
@@ -132,7 +132,7 @@ class VideoObject(Shape):
     key: str
     tenant: str
     batch_id: None = None
-    promoted_from_video_id: None = None
+    promoted_from_video_id: str | None
     metadata: dict[str, str]
     start_by: int | None
     finish_by: int | None

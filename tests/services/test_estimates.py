@@ -7,6 +7,7 @@ from sqlalchemy import update
 
 from shared.jobs import estimates, groups, lifecycle, queries, running
 from shared.machinery.tables import Attempt
+from shared.vocabulary.spec import GenerationSpec
 from shared.vocabulary.states import GroupState
 from tests.services.jobs import MODEL, RESULT, ago, claimed, edit, row, submit
 
@@ -39,7 +40,10 @@ def group(farm, name: str, state: GroupState = GroupState.IDLE) -> groups.Identi
 
 def wait(farm, video_id: str) -> estimates.Wait | None:
     waiting = row(farm, video_id)
-    return estimates.wait(farm, waiting, groups.all_groups(farm), queries.place(farm, waiting))
+    spec = GenerationSpec.model_validate(waiting["spec"])
+    earliest = waiting["created_at"].timestamp()
+    place = queries.place(farm, waiting)
+    return estimates.wait(farm, spec, earliest, groups.all_groups(farm), place)
 
 
 def test_an_attempt_is_expected_to_take_what_its_like_took(farm):

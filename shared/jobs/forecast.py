@@ -1,0 +1,67 @@
+"""What would become of a request if it were sent now; nothing is stored."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from shared.jobs import estimates, groups, offers, queries
+from shared.jobs.estimates import Past
+from shared.jobs.ledger import Values
+from shared.machinery.farm import Farm
+from shared.vocabulary.ids import new_id
+from shared.vocabulary.runtime import Expected, work_of
+from shared.vocabulary.spec import Delivery, GenerationSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Where a video would run, when, and what it would cost; None is unknown."""
+
+    fits: list[str]  # names of groups
+    place: int  # in the queue of its model, from 1
+    starts_at: float | None  # unix seconds
+    run: Expected | None
+    gpu_seconds: float | None
+    peak_bytes: int | None  # of one card
+    gain: float | None  # of the block cache
+
+
+def forecast(farm: Farm, spec: GenerationSpec, delivery: Delivery) -> Forecast:
+    """Look ahead for one video.
+
+    Raises:
+        WanfarmError: `does_not_fit`, as for the request itself.
+    """
+    known = groups.all_groups(farm)
+    fitting = list(offers.fitting(spec, delivery.group, known))
+    order = {"model": spec.model, "priority": delivery.priority, "id": new_id("video")}
+    place = queries.place(farm, order)
+    past = estimates.past(farm, spec.model)
+    wait = estimates.wait(farm, spec, time.time(), fitting, place)
+    ranks: int = fitting[0]["ranks"] if fitting else 1
+    run = wait.run if wait else estimates.run_of(spec, ranks, past)
+    return Forecast(
+        fits=[group["name"] for group in fitting],
+        place=place,
+        starts_at=wait.starts_at if wait else None,
+        run=run,
+        gpu_seconds=run.p50_s * ranks if run else None,
+        peak_bytes=_peak(spec, ranks, past, fitting),
+        gain=_gain(spec, past),
+    )
+
+
+def _peak(spec: GenerationSpec, ranks: int, past: list[Past], fitting: list[Values]) -> int | None:
+    """The most that runs of this very work took, or a prediction before there are any."""
+    work = work_of(spec, ranks, estimates.likely_cache(spec, past))
+    same = [one.peak_bytes for one in past if one.run.work == work and one.peak_bytes]
+    predicted = (offers.peak_of(spec, group) for group in fitting)
+    return max(same) if same else next(predicted, None)
+
+
+def _gain(spec: GenerationSpec, past: list[Past]) -> float | None:
+    cache = estimates.likely_cache(spec, past)
+    if not cache:
+        return 1.0 if past or spec.cache == "off" else None
+    gains = [one.gain for one in past if one.run.work.cache == cache and one.gain]
+    return round(statistics.median(gains), 3) if gains else None
