@@ -30,7 +30,8 @@ class Line:
 
     def cut(self) -> None:
         for end in (self.client, self.server):
-            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            with contextlib.suppress(OSError):  # whoever hung up by himself has no socket any more
+                end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             end.transport.abort()
 
 

@@ -90,6 +90,7 @@ class Town:
         """Tell the relay before Postgres what to do."""
         pipe = self.running["relay"].stdin
         assert pipe is not None
+        assert self.running["relay"].poll() is None, "The relay itself has died."
         pipe.write(f"{word}\n".encode())
         pipe.flush()
 
