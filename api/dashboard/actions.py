@@ -13,7 +13,7 @@ from api.plumbing import asking, recipes
 from api.plumbing.auth import check_csrf, require
 from api.plumbing.files import send_stored
 from api.plumbing.runtime import farm
-from shared.jobs import estimates, groups, intake, lifecycle
+from shared.jobs import estimates, groups, intake, lifecycle, orders
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.jobs.removal import image_key
@@ -105,7 +105,7 @@ def rerun(video_id: str) -> Response:
     fields, image = recipes.remixed(row, as_it_was)
     resolved = asking.settle(farm(), fields, image)
     key = request.form.get("idempotency_key", "")[:64] or None
-    order = asking.order(caller, resolved, intake.Source(row["id"], "remixed"), key, {})
+    order = asking.order(caller, resolved, orders.Source(row["id"], "remixed"), key, {})
     return redirect(f"/jobs/{intake.submit(farm(), order).video_id}", 303)
 
 

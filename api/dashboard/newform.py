@@ -11,7 +11,7 @@ from api.dashboard.words import number
 from api.plumbing import asking
 from api.plumbing.form import read_body
 from api.plumbing.images import read_image, store
-from shared.jobs import intake
+from shared.jobs import intake, orders
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
@@ -205,7 +205,7 @@ def submit(farm: Farm, caller: Caller, read: Read, source: Values | None, key: s
     said = read.request.model_dump(mode="json", exclude_unset=True)
     image = read.resolved.spec.image
     said |= {IMAGE: image.sha256} if image else {}
-    made_after = intake.Source(source["id"], "remixed") if source else None
+    made_after = orders.Source(source["id"], "remixed") if source else None
     order = asking.order(caller, read.resolved, made_after, key or None, said)
     return intake.submit(farm, order).video_id
 

@@ -9,7 +9,7 @@ from api.plumbing.dialects import translate
 from api.plumbing.form import read_body
 from api.plumbing.images import read_image, store
 from api.plumbing.registry import idempotency_key
-from shared.jobs import intake
+from shared.jobs import intake, orders
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
@@ -80,7 +80,7 @@ def submit(
     caller: Caller,
     sent: Sent,
     resolved: Resolved,
-    source: intake.Source | None = None,
+    source: orders.Source | None = None,
 ) -> intake.Accepted:
     """Store the image and the video; the same Idempotency-Key gives the same video."""
     if sent.image is not None:
@@ -90,8 +90,8 @@ def submit(
 
 
 def order(
-    caller: Caller, resolved: Resolved, source: intake.Source | None, key: str | None, said: Values
-) -> intake.Order:
+    caller: Caller, resolved: Resolved, source: orders.Source | None, key: str | None, said: Values
+) -> orders.Order:
     """Put a checked request into its sender's name.
 
     Args:
@@ -101,7 +101,7 @@ def order(
         key: the Idempotency-Key; the same one gives the same video.
         said: what was sent, before defaults: the key stands for this and nothing else.
     """
-    return intake.Order(
+    return orders.Order(
         tenant=caller.tenant,
         key_id=caller.key_id,
         key_name=caller.key_name,
@@ -111,7 +111,7 @@ def order(
         warnings=resolved.warnings,
         source=source,
         idempotency_key=key,
-        fingerprint=intake.fingerprint(request.path, said),
+        fingerprint=orders.fingerprint(request.path, said),
     )
 
 

@@ -10,7 +10,7 @@ from api.plumbing.registry import Call, Route, endpoint
 from api.plumbing.runtime import farm
 from api.plumbing.waiting import WaitQuery
 from api.routes.videos import TAKING, find, show_new
-from shared.jobs.intake import Source
+from shared.jobs.orders import Source
 from shared.vocabulary.request import Overrides
 from shared.vocabulary.video import VideoObject
 

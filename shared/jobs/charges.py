@@ -11,6 +11,7 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     Double,
+    Select,
     Update,
     case,
     cast,
@@ -71,15 +72,21 @@ def learn(moved: CTE, paid: CTE) -> CTE:
     return sample.on_conflict_do_update(index_elements=["model"], set_={"rate": rate}).cte("learnt")
 
 
-def wake(tenant: ColumnElement[str]) -> Update:
-    """Level a tenant that has nothing waiting or running with the least of those that have."""
+def wake(tenants: list[str]) -> Update:
+    """Level tenants that have nothing waiting or running with the least of those that have."""
     other = aliased(Tenant)
     least = select(func.min(other.share)).where(_busy(other.name)).scalar_subquery()
     return (
         update(Tenant)
-        .where(Tenant.name == tenant, ~_busy(Tenant.name))
+        .where(Tenant.name.in_(_locked(tenants)), ~_busy(Tenant.name))
         .values(share=func.greatest(Tenant.share, least))
     )
+
+
+def _locked(tenants: list[str]) -> Select[str]:
+    """Their rows, locked in one order: two that wait for each other would wait for ever."""
+    named = select(Tenant.name).where(Tenant.name.in_(tenants))
+    return named.order_by(Tenant.name).with_for_update()
 
 
 def _busy(tenant: Any) -> ColumnElement[bool]:  # noqa: ANN401 - a column

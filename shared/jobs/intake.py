@@ -1,62 +1,21 @@
-"""From a checked request to a waiting row: idempotency, caps, the row, the ring."""
+"""From an order to a waiting row: idempotency, caps, the row, the ring."""
 
-import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Final
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    ColumnElement,
-    Connection,
-    Double,
-    Executable,
-    String,
-    bindparam,
-    cast,
-    literal,
-    select,
-    text,
-    true,
-)
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy import Connection, String, bindparam, text
+from sqlalchemy.exc import DataError, IntegrityError
 
-from shared.jobs import charges, groups, offers, pauses
-from shared.jobs.ledger import Values, in_seconds, publish
+from shared.jobs import arrivals, offers, pauses
+from shared.jobs.arrivals import Seen
+from shared.jobs.ledger import Values, publish
+from shared.jobs.orders import Order
 from shared.jobs.presenters import Outlook
-from shared.jobs.queries import place_of
-from shared.machinery.farm import Farm
-from shared.machinery.tables import Event, GpuGroup, Idempotency, Video
+from shared.machinery.farm import MOST_TOGETHER, Farm
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
-from shared.vocabulary.spec import Delivery, GenerationSpec
-from shared.vocabulary.states import VideoState
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An earlier video, and what a new one has to do with it."""
-
-    video_id: str
-    made: Literal["remixed", "promoted"]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A request that has passed every check, and who sent it."""
-
-    tenant: str
-    key_id: str
-    key_name: str
-    spec: GenerationSpec
-    delivery: Delivery
-    asked: tuple[str, ...]  # the fields that the caller sent
-    warnings: tuple[Values, ...] = ()
-    source: Source | None = None  # the video that it is made after
-    idempotency_key: str | None = None
-    fingerprint: str = ""  # of the parsed request before defaults; goes with the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,197 +28,117 @@ class Accepted:
     outlook: Outlook | None = None  # with the row
 
 
-def fingerprint(route: str, fields: Values) -> str:
-    """Hash a parsed request, so that the same key with another request is noticed."""
-    said = json.dumps([route, fields], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(said.encode()).hexdigest()
-
-
 def submit(farm: Farm, order: Order) -> Accepted:
-    """Store a video as queued and ring for it.
+    """Store a video as queued and ring for it; orders that come at once share their statements.
 
     Raises:
         WanfarmError: `intake_paused`; `storage_full`; `queue_full`; `does_not_fit`, when it is too
             large for every group; or `idempotency_key_reused` for another request.
     """
-    video_id = new_id("video")
-    with farm.db.connect() as db:
-        seen = _look(db, order)
-        if seen.object_id is not None:
-            return _replay(order, seen)
+    return farm.submits.ask(order, partial(_submit_all, farm))
+
+
+def _submit_all(farm: Farm, orders: Sequence[Order]) -> list[Accepted | Exception]:
+    """Take each order, or say why not."""
+    try:
+        with farm.db.connect() as db:
+            return _take(farm, db, orders)
+    except (DataError, IntegrityError) as err:  # the fault of one must not be that of the others
+        if len(orders) == 1:
+            return [err]
+        return [answer for order in orders for answer in _submit_all(farm, [order])]
+
+
+def _take(farm: Farm, db: Connection, orders: Sequence[Order]) -> list[Accepted | Exception]:
+    seen = arrivals.look(db, orders)
+    rooms = _Rooms(farm, db, seen.written)
+    ids = [new_id("video") for _ in orders]
+    answers = [_decide(farm, order, seen, rooms) for order in orders]
+    new = {id_: order for id_, order, no in zip(ids, orders, answers, strict=True) if no is None}
+    made = arrivals.store(db, new, seen) if new else {}
+    late = [order for id_, order in new.items() if id_ not in made]
+    if late:  # a twin with the same key was first, in the meantime
+        seen = arrivals.look(db, late)
+    return [
+        answer or (_accepted(farm, made[id_], seen) if id_ in made else _replay(order, seen))
+        for id_, order, answer in zip(ids, orders, answers, strict=True)
+    ]
+
+
+def _decide(farm: Farm, order: Order, seen: Seen, rooms: "_Rooms") -> Accepted | Exception | None:
+    """Answer an order that makes no new video; None for one that may."""
+    if (order.tenant, order.idempotency_key) in seen.made_before:
+        return _replay(order, seen)
+    try:
         pauses.refuse_full_store(farm)
         if seen.paused:
             raise pauses.intake_paused(seen.reason)
-        _refuse_when_full(farm, db, order, seen.written)
         next(offers.fitting(order.spec, order.delivery.group, seen.groups), None)
-        row = _insert(db, order, video_id, wakes=not seen.busy)
-        if row is None:  # a twin with the same key was first, in the meantime
-            return _replay(order, _look(db, order))
-    publish(farm, row, "state", _FIRST)
-    farm.doorbell.ring_soon(order.spec.model)
-    outlook = Outlook(seen.groups, row.pop("place"))
-    return Accepted(video_id, row=row | {"attempts": []}, outlook=outlook)
+        rooms.take(order)
+    except WanfarmError as err:
+        return err
+    return None
 
 
-_FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
-
-
-def _insert(db: Connection, order: Order, video_id: str, *, wakes: bool) -> Values | None:
-    """Write the rows of a new video; None when the key is taken."""
-    # what is null is not sent: half of the columns, of most videos
-    columns = {
-        name: value for name, value in _columns(order, video_id).items() if value is not None
-    }
-    statement = _statement(tuple(columns), keyed=order.idempotency_key is not None, wakes=wakes)
-    sent = {f"new_{name}": value for name, value in columns.items()}
-    taken = {"taken_key": order.idempotency_key, "taken_for": order.fingerprint}
-    row = db.execute(statement, sent | taken).mappings().first()
-    return _UNSET | columns | dict(row) if row else None
-
-
-_UNSET: Final[Values] = dict.fromkeys(column.name for column in Video.__table__.c)
-
-
-@cache  # to build it takes longer than to run it
-def _statement(columns: tuple[str, ...], *, keyed: bool, wakes: bool) -> Executable:
-    """Write video, first event and idempotency row in one statement; nothing when the key is taken.
-
-    Args:
-        columns: of the video; its parameters are `new_<column>`.
-        keyed: there is a key: `taken_key`, and `taken_for`, its fingerprint.
-        wakes: the tenant has had nothing to do.
-    """
-    tenant = _new("tenant")
-    free = select(true().label("free")).cte("free")
-    if keyed:
-        ours = select(
-            tenant,
-            bindparam("taken_key", type_=String),
-            bindparam("taken_for", type_=String),
-            _new("id"),
-        )
-        free = (
-            insert(Idempotency)
-            .from_select(["tenant", "key", "fingerprint", "object_id"], ours)
-            .on_conflict_do_nothing()
-            .returning(Idempotency.object_id)
-            .cte("free")
-        )
-    video = insert(Video).from_select(columns, select(*map(_new, columns)).select_from(free))
-    moments = (Video.created_at, Video.run_after, Video.start_by, Video.finish_by)
-    made = video.returning(Video.id, Video.seq, *moments).cte("made")
-    first = select(
-        made.c.id, made.c.seq, literal("state", String), literal(0), literal(_FIRST, JSONB)
+def _replay(order: Order, seen: Seen) -> Accepted | WanfarmError:
+    fingerprint, video_id = seen.made_before[order.tenant, order.idempotency_key]
+    if fingerprint == order.fingerprint:
+        return Accepted(video_id, replayed=True)
+    return WanfarmError(
+        "idempotency_key_reused",
+        "The Idempotency-Key was used for another request. Keys name one request. Send a new key.",
     )
-    names = ["video_id", "seq", "type", "attempt", "data"]
-    recorded = insert(Event).from_select(names, first).cte("recorded")
-    place = place_of(_new("model"), _new("priority"), _new("id")).label("place")
-    statement = select(made, made.c.created_at.label("at"), place).add_cte(recorded)
-    return statement.add_cte(charges.wake(tenant).cte("woken")) if wakes else statement
 
 
-_FROM_NOW: Final = frozenset({"start_by", "finish_by"})  # given in seconds
+def _accepted(farm: Farm, row: Values, seen: Seen) -> Accepted:
+    publish(farm, row, "state", arrivals.FIRST)
+    farm.doorbell.ring_soon(row["model"])
+    outlook = Outlook(seen.groups, row.pop("place"))
+    return Accepted(row["id"], row=row | {"attempts": []}, outlook=outlook)
 
 
-def _new(column: str) -> ColumnElement[Any]:
-    """The parameter for a column of the new video."""
-    name, kind = f"new_{column}", Video.__table__.c[column].type
-    if column in _FROM_NOW:
-        return in_seconds(bindparam(name, type_=Double))
-    return cast(bindparam(name, type_=kind), kind)
+class _Rooms:
+    """How many videos more may wait: of each key, and of the farm."""
 
+    def __init__(self, farm: Farm, db: Connection, written: int) -> None:
+        """Take the number of the next transaction; counts only what is not known already."""
+        self._farm = farm
+        self._db = db
+        self._written = written
+        self._left: dict[str | None, int] = {}
 
-def _columns(order: Order, video_id: str) -> Values:
-    spec, delivery = order.spec, order.delivery
-    return {
-        "id": video_id,
-        "tenant": order.tenant,
-        "key_id": order.key_id,
-        "key_name": order.key_name,
-        "state": VideoState.QUEUED.value,
-        "attempt": 0,
-        "seq": 1,
-        "attempts_left": delivery.max_attempts,
-        "model": spec.model,
-        "spec": spec.model_dump(mode="json"),
-        "asked": list(order.asked),
-        "tokens": spec.tokens,
-        "image_sha256": spec.image.sha256 if spec.image else None,
-        "priority": delivery.priority,
-        "group_wanted": delivery.group,
-        "user": delivery.user,
-        "metadata": delivery.metadata,
-        "warnings": list(order.warnings),
-        **({f"{order.source.made}_from": order.source.video_id} if order.source else {}),
-        "webhook_url": delivery.webhook_url,
-        "start_by": delivery.start_within_s,
-        "finish_by": delivery.finish_within_s,
-        "expires_in_s": delivery.expires_in_s,
-        "progress": 0,
-    }
+    def take(self, order: Order) -> None:
+        """Take a place for a video.
 
+        Raises:
+            WanfarmError: `queue_full`.
+        """
+        settings = self._farm.settings
+        of_key = self._of(order.key_id, settings.max_queued_per_key, order)
+        if of_key <= 0:
+            raise _full(f"for key '{order.key_name}'", settings.max_queued_per_key)
+        of_farm = self._of(None, settings.max_queued, order)
+        if of_farm <= 0:
+            raise _full("of this farm", settings.max_queued)
+        self._left |= {order.key_id: of_key - 1, None: of_farm - 1}
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What decides about an order, as of one moment."""
+    def _of(self, key: str | None, most: int, order: Order) -> int:
+        if key not in self._left:
+            self._left[key] = self._known(key) or self._counted(key, most, order)
+        return self._left[key]
 
-    fingerprint: str | None  # of the request that came with its key before
-    object_id: str | None  # what that made
-    paused: bool
-    reason: str | None
-    busy: bool  # the tenant has something waiting or running
-    written: int  # the number of the next transaction
-    groups: list[Values]  # what each offers
+    def _known(self, key: str | None) -> int | None:
+        """What is left at least: no transaction makes more videos wait than come together."""
+        since, left = self._farm.room.get(key, (0, 0))
+        left -= MOST_TOGETHER * (self._written - since)
+        return left if left >= MOST_TOGETHER else None
 
-
-_ABOUT: Final = text("""
-SELECT fingerprint, object_id, what IS NOT NULL AS paused, reason,
-       EXISTS (SELECT FROM videos
-                WHERE tenant = :tenant AND state IN ('queued', 'in_progress')) AS busy,
-       CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS written
-  FROM (SELECT) AS here
-  LEFT JOIN idempotency ON idempotency.tenant = :tenant AND key = CAST(:key AS text)
-  LEFT JOIN pauses ON what = 'intake'
-""").columns(
-    fingerprint=String,
-    object_id=String,
-    paused=Boolean,
-    reason=String,
-    busy=Boolean,
-    written=BigInteger,
-)
-_LOOK: Final = (
-    select(about := _ABOUT.subquery(), *groups.OFFER)
-    .select_from(about.outerjoin(GpuGroup, groups.NOT_FORGOTTEN))
-    .order_by(GpuGroup.name)
-)
-
-
-def _look(db: Connection, order: Order) -> _Seen:
-    asked = {"tenant": order.tenant, "key": order.idempotency_key}
-    rows = db.execute(_LOOK, asked).mappings().all()
-    about = {column.name: rows[0][column.name] for column in _ABOUT.selected_columns}
-    offers = [column.name for column in groups.OFFER]
-    known = [{name: row[name] for name in offers} for row in rows if row["name"] is not None]
-    return _Seen(**about, groups=[groups.judged(one) for one in known])
-
-
-def _replay(order: Order, seen: _Seen) -> Accepted:
-    if seen.object_id is None or seen.fingerprint != order.fingerprint:
-        raise WanfarmError(
-            "idempotency_key_reused",
-            "The Idempotency-Key was used for another request. Keys name one request. "
-            "Send a new key.",
-        )
-    return Accepted(seen.object_id, replayed=True)
-
-
-def _refuse_when_full(farm: Farm, db: Connection, order: Order, written: int) -> None:
-    most = farm.settings.max_queued_per_key
-    if not _has_room(farm, db, written, most, tenant=order.tenant, key=order.key_id):
-        _refuse(f"for key '{order.key_name}'", most)
-    if not _has_room(farm, db, written, farm.settings.max_queued):
-        _refuse("of this farm", farm.settings.max_queued)
+    def _counted(self, key: str | None, most: int, order: Order) -> int:
+        asked = {"tenant": order.tenant, "key": key, "most": most}
+        found = self._db.execute(_COUNT, asked).one()
+        left = most - found.waiting
+        self._farm.room[key] = (found.since, left)
+        return left
 
 
 _COUNT: Final = text("""
@@ -272,29 +151,8 @@ SELECT count(*) AS waiting,
 """).bindparams(bindparam("tenant", type_=String))
 
 
-def _has_room(
-    farm: Farm,
-    db: Connection,
-    written: int,
-    most: int,
-    *,
-    tenant: str | None = None,
-    key: str | None = None,
-) -> bool:
-    """Tell whether fewer videos wait than may; counts only when that is not known already.
-
-    No transaction makes more than one video wait: not more have come since a count than there
-    were transactions.
-    """
-    if written in farm.room.get(key, ()):
-        return True
-    found = db.execute(_COUNT, {"tenant": tenant, "key": key, "most": most}).one()
-    farm.room[key] = range(found.since, found.since + most - found.waiting)
-    return found.waiting < most
-
-
-def _refuse(whose: str, limit: int) -> None:
-    raise WanfarmError(
+def _full(whose: str, limit: int) -> WanfarmError:
+    return WanfarmError(
         "queue_full",
         f"The queue is full {whose} ({limit} of {limit} waiting). New work is refused rather than "
         "delayed without bound. Retry in about 30 s, or cancel waiting videos.",

@@ -27,7 +27,7 @@ from shared.vocabulary.errors import JobCode
 from shared.vocabulary.states import MOVES, VideoState
 
 _WITH_ERROR = [VideoState.CANCELLED.value, VideoState.FAILED.value]
-_PLACE_LIMIT = 1000  # a place in the queue is counted no further
+PLACE_LIMIT: Final = 1000  # a place in the queue is counted no further
 _ALIVE = Video.delete_requested_at.is_(None)
 
 
@@ -161,6 +161,9 @@ def _conditions(which: Filter) -> list[ColumnElement[bool]]:
     return conditions
 
 
+_PRIORITY: Final = bindparam("priority", type_=Integer)
+
+
 def place(farm: Farm, row: Values) -> int:
     """Tell how many waiting videos of its model come before this one, plus one."""
     this = {name: row[name] for name in ("model", "priority", "id")}
@@ -168,30 +171,16 @@ def place(farm: Farm, row: Values) -> int:
         return db.scalars(_PLACE, this).one()
 
 
-def place_of(
-    model: ColumnElement[str], priority: ColumnElement[int], video_id: ColumnElement[str]
-) -> ColumnElement[int]:
-    """Write what counts the place of a waiting video, from 1."""
-    before = (
-        select(Video.id)
-        .where(
-            Video.state == VideoState.QUEUED,
-            Video.model == model,
-            Video.priority >= priority,  # bounds what is read of the index
-            or_(Video.priority > priority, Video.id < video_id),
-        )
-        .limit(_PLACE_LIMIT)
-        .subquery()
+_PLACE: Final = select(func.count() + 1).select_from(
+    select(Video.id)
+    .where(
+        Video.state == VideoState.QUEUED,
+        Video.model == bindparam("model", type_=String),
+        Video.priority >= _PRIORITY,  # bounds what is read of the index
+        or_(Video.priority > _PRIORITY, Video.id < bindparam("id", type_=String)),
     )
-    return select(func.count() + 1).select_from(before).scalar_subquery()
-
-
-_PLACE: Final = select(
-    place_of(
-        bindparam("model", type_=String),
-        bindparam("priority", type_=Integer),
-        bindparam("id", type_=String),
-    )
+    .limit(PLACE_LIMIT)
+    .subquery()
 )
 
 

@@ -1,7 +1,7 @@
 """The handles of one process on the farm, built at its edge and passed down."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine
 
@@ -11,6 +11,9 @@ from shared.machinery.feed import Feed
 from shared.machinery.loras import Loras
 from shared.machinery.settings import ConfigurationError, Settings
 from shared.machinery.storage import LocalStorage, Storage
+from shared.machinery.together import Together
+
+MOST_TOGETHER: Final = 16  # orders that share their statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,9 @@ class Farm:
     storage: Storage
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
-    room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # intake's
+    # intake's: since which transaction so many videos more may wait, by key, and of all
+    room: dict[str | None, tuple[int, int]] = field(default_factory=dict[Any, Any])
+    submits: Together[Any, Any] = field(default_factory=lambda: Together(MOST_TOGETHER))
     # rows of living keys by id, and until when each is trusted
     keys: dict[str, tuple[float, Any]] = field(default_factory=dict[str, tuple[float, Any]])
 

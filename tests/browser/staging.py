@@ -6,7 +6,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from shared.jobs import groups, intake, lifecycle, running
+from shared.jobs import groups, intake, lifecycle, orders, running
 from shared.jobs.ledger import Fence
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
@@ -33,7 +33,7 @@ class Stage:
         resolved = resolve(
             wanted, default_text_model="wan-tiny-t2v", default_image_model="wan-tiny-i2v"
         )
-        order = intake.Order(
+        order = orders.Order(
             tenant="default",
             key_id=self.key_id,
             key_name="ops-laptop",

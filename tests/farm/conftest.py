@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.engine import URL, make_url
 
-from shared.jobs import intake, keys, queries
+from shared.jobs import intake, keys, orders, queries
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import Farm
 from shared.machinery.settings import Settings, child_environment, variable_of
@@ -131,7 +131,7 @@ class House:
 
     def submit(self, delivery: Delivery | None = None, **fields: object) -> str:
         spec = GenerationSpec.model_validate(SMALL | {"seed": 7, "steps": 2} | fields)
-        order = intake.Order(
+        order = orders.Order(
             "default", self.key_id, "test", spec, delivery or Delivery(), tuple(fields)
         )
         return intake.submit(self.farm, order).video_id

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import func, select, text, update
 
-from shared.jobs import intake, keys, lifecycle, queries
+from shared.jobs import intake, keys, lifecycle, orders, queries
 from shared.jobs.ledger import in_seconds
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
@@ -20,15 +20,15 @@ DIED = JobFailure(FailureKind.RANK_DIED, "Rank 0 died (SIGKILL).")
 _SPEC = {"model": MODEL, "prompt": "a ball", "width": 64, "height": 64, "frames": 5, "steps": 2}
 
 
-def order(farm: Farm, **given: Any) -> intake.Order:
+def order(farm: Farm, **given: Any) -> orders.Order:
     """A small order; fields of order, delivery and spec by name."""
     tenant = given.pop("tenant", "default")
     keys.ensure_tenant(farm, tenant)
     delivery = {name: given.pop(name) for name in list(given) if name in Delivery.model_fields}
-    about = {name: given.pop(name) for name in list(given) if name in intake.Order.__slots__}
+    about = {name: given.pop(name) for name in list(given) if name in orders.Order.__slots__}
     spec = GenerationSpec.model_validate(_SPEC | {"seed": 1} | given)
     about = {"key_id": "testkey1", "key_name": "test", "asked": tuple(given)} | about
-    return intake.Order(tenant=tenant, spec=spec, delivery=Delivery(**delivery), **about)
+    return orders.Order(tenant=tenant, spec=spec, delivery=Delivery(**delivery), **about)
 
 
 def submit(farm: Farm, **given: Any) -> str:

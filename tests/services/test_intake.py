@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.jobs import groups, intake, lifecycle, queries
+from shared.jobs import groups, intake, lifecycle, orders, queries
 from shared.machinery.doorbell import ENOUGH
 from shared.machinery.farm import open_farm
 from shared.machinery.feed import EVENTS
@@ -109,11 +109,11 @@ def test_the_keys_of_two_tenants_do_not_meet(farm):
 
 
 def test_a_fingerprint_tells_requests_apart_but_not_the_order_of_their_fields():
-    first = intake.fingerprint("POST /v1/videos", {"a": 1, "b": 2})
+    first = orders.fingerprint("POST /v1/videos", {"a": 1, "b": 2})
 
-    assert first == intake.fingerprint("POST /v1/videos", {"b": 2, "a": 1})
-    assert first != intake.fingerprint("POST /v1/videos", {"a": 1, "b": 3})
-    assert first != intake.fingerprint("POST /v1/remix", {"a": 1, "b": 2})
+    assert first == orders.fingerprint("POST /v1/videos", {"b": 2, "a": 1})
+    assert first != orders.fingerprint("POST /v1/videos", {"a": 1, "b": 3})
+    assert first != orders.fingerprint("POST /v1/remix", {"a": 1, "b": 2})
 
 
 @pytest.fixture
