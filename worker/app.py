@@ -30,6 +30,7 @@ from worker.attempt import Runner
 from worker.checkpoints import available
 from worker.keeper import Keeper, heartbeat_file
 from worker.layout import group_of
+from worker.scratch import scratch
 
 _STOP_S: Final = 30.0  # what ranks may take to stop after the drain time
 
@@ -46,7 +47,8 @@ def main() -> None:
     warnings.simplefilter("ignore", SecurityWarning)
     lock = _lock_group(settings)
     try:
-        code = _serve(farm, lock)
+        with scratch(settings):
+            code = _serve(farm, lock)
     finally:
         farm.close()
     sys.exit(code)
