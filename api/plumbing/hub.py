@@ -6,19 +6,21 @@ costs a second at most and never an event.
 
 import random
 import threading
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
 from redis.exceptions import RedisError
 
+from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 from shared.machinery.feed import EVENTS, Subscription
 from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
 
 _POLL_S: Final = 1.0  # between looks without Redis
+_BACKLOG: Final = 1000  # moves that a slow listener may be behind; it then misses the oldest
 _LISTEN_S: Final = 0.25  # between looks whether to stop
 _AGAIN_S: Final = (5, 15)  # until one that is refused comes back: not all at once
 
@@ -51,8 +53,39 @@ class Watch:
         return self._stopping.is_set()
 
 
+class Follower:
+    """One listener's share of the live feed: what videos do, for as long as it keeps up."""
+
+    def __init__(self, tenant: str | None, stopping: threading.Event) -> None:
+        """Take whose videos; None means everybody's."""
+        self._tenant = tenant
+        self._bell = Watch(stopping)
+        self._lines: deque[Values] = deque(maxlen=_BACKLOG)
+
+    def hear(self, message: Values) -> None:
+        """Take a message of the feed along if it is a move of the right videos."""
+        event = message["event"]
+        if event["type"] == "state" and self._tenant in {None, message["tenant"]}:
+            self._lines.append(event)
+            self._bell.ring()
+
+    def wait(self, seconds: float) -> list[Values]:
+        """Give what has come, or comes within so many seconds."""
+        self._bell.wait(0 if self._lines else seconds)
+        return [self._lines.popleft() for _ in range(len(self._lines))]
+
+    @property
+    def over(self) -> bool:
+        """Tell whether this process is stopping and the listener must let go."""
+        return self._bell.over
+
+    def ring(self) -> None:
+        """Wake the listener."""
+        self._bell.ring()
+
+
 class Hub(threading.Thread):
-    """Listens to the feed while there are watches; rings all of them each second without Redis."""
+    """Listens to the feed while somebody waits; rings all of them each second without Redis."""
 
     def __init__(self, farm: Farm) -> None:
         """Prepare; `start()` begins."""
@@ -62,6 +95,7 @@ class Hub(threading.Thread):
         self._lock = threading.Lock()
         self._watched = threading.Event()  # nobody else needs the news
         self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
+        self._followers: set[Follower] = set()
         self._held: Counter[str] = Counter()
 
     @property
@@ -83,8 +117,26 @@ class Hub(threading.Thread):
                 self._watches[video_id].discard(watch)
                 if not self._watches[video_id]:
                     del self._watches[video_id]
-                if not self._watches:
-                    self._watched.clear()
+                self._rest()
+
+    @contextmanager
+    def following(self, tenant: str | None) -> Generator[Follower]:
+        """Hear all moves of a tenant's videos until the block ends, those before it never."""
+        follower = Follower(tenant, self._stopping)
+        with self._lock:
+            self._followers.add(follower)
+            self._watched.set()
+        try:
+            yield follower
+        finally:
+            with self._lock:
+                self._followers.discard(follower)
+                self._rest()
+
+    def _rest(self) -> None:
+        """Stop listening when nobody needs the news; under the lock."""
+        if not self._watches and not self._followers:
+            self._watched.clear()
 
     def hold(self, key_id: str) -> "Slot":
         """Take a place among the held-open answers.
@@ -152,17 +204,21 @@ class Hub(threading.Thread):
         while self._watched.is_set() and not self._stopping.is_set():
             message = events.next(_LISTEN_S)
             if message is not None:
-                self._ring(message["event"]["video_id"])
+                self._pass_on(message)
 
-    def _ring(self, video_id: str) -> None:
+    def _pass_on(self, message: Values) -> None:
         with self._lock:
-            waiting = tuple(self._watches.get(video_id, ()))
+            waiting = tuple(self._watches.get(message["event"]["video_id"], ()))
+            followers = tuple(self._followers)
         for watch in waiting:
             watch.ring()
+        for follower in followers:
+            follower.hear(message)
 
     def _ring_all(self) -> None:
         with self._lock:
-            waiting = [watch for watches in self._watches.values() for watch in watches]
+            watches = [watch for some in self._watches.values() for watch in some]
+            waiting: list[Watch | Follower] = [*watches, *self._followers]
         for watch in waiting:
             watch.ring()
 

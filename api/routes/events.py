@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 from flask import Response, request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.plumbing.hub import Hub
+from api.plumbing.hub import Hub, Slot
 from api.plumbing.links import base_url
-from api.plumbing.registry import Call, Route, endpoint
+from api.plumbing.registry import Call, NoQuery, Route, endpoint
 from api.plumbing.runtime import farm, runtime
 from api.plumbing.schemas import EventPage
 from api.plumbing.wire import json_response, to_json
@@ -25,6 +25,8 @@ _EVENT_ID: Final = re.compile(r"[0-9]{1,9}")
 _HEARTBEAT_S: Final = 15.0
 _LONGEST_S: Final = 900.0
 _BATCH: Final = 500
+_RETRY: Final = "retry: 2000\n\n"
+_STILL_HERE: Final = ": still here\n\n"
 
 
 class EventQuery(BaseModel):
@@ -79,11 +81,15 @@ def _stream(row: Values, key_id: str) -> Response:
     if seen is not None and queries.is_over(row["state"]) and seen >= row["seq"]:
         return Response(status=204)  # stops an EventSource for good
     slot = runtime().hub.hold(key_id)
-    first: list[str] = ["retry: 2000\n\n"]
+    first: list[str] = [_RETRY]
     if seen is None:
         first.append(_message("snapshot", presenters.video(farm(), row, base_url()), row["seq"]))
     story = _Story(farm(), runtime().hub, row["id"], row["seq"] if seen is None else seen)
-    response = Response(_chain(first, story), mimetype="text/event-stream")
+    return _streamed(_chain(first, story), slot)
+
+
+def _streamed(lines: Iterator[str], slot: Slot) -> Response:
+    response = Response(lines, mimetype="text/event-stream")
     response.call_on_close(slot.release)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
@@ -131,7 +137,7 @@ class _Story:
                     yield _message("end", {"status": standing.state.value}, None)
                     return
                 if self.told >= standing.seq and not watch.wait(_HEARTBEAT_S):
-                    yield ": still here\n\n"
+                    yield _STILL_HERE
 
     def _news(self) -> Iterator[str]:
         lines = queries.events(self.farm, self.video_id, after=self.told, limit=_BATCH)
@@ -145,4 +151,42 @@ def _message(event: str, data: Any, number: int | None) -> str:  # noqa: ANN401 
     return f"{head}event: {event}\ndata: {to_json(data)}\n\n"
 
 
-ENDPOINTS: Final = (events,)
+@endpoint(
+    Route(
+        method="GET",
+        path="/v1/events",
+        scope="read",
+        summary="Follow all videos: a stream of their moves from now on.",
+        query=NoQuery,
+        media=("text/event-stream",),
+        errors=("invalid_header", "stream_limit", "too_many_streams"),
+        at_once=_refuse_at_once,
+    )
+)
+def live(call: Call[NoQuery]) -> Response:
+    """Tell when a video of the tenant changes its state; nothing is told again."""
+    if not _wants_stream():
+        raise WanfarmError(
+            "invalid_header",
+            "Accept has no text/event-stream. This is a live feed and has no pages. Ask for the "
+            "stream, or list /v1/videos.",
+            param="Accept",
+        )
+    hub = runtime().hub
+    slot = hub.hold(call.caller.key_id)
+    return _streamed(_feed(hub, call.tenant), slot)
+
+
+def _feed(hub: Hub, tenant: str | None) -> Iterator[str]:
+    yield _RETRY
+    until = time.monotonic() + _LONGEST_S
+    with hub.following(tenant) as follower:
+        yield ": listening\n\n"
+        while time.monotonic() < until and not follower.over:
+            lines = follower.wait(_HEARTBEAT_S)
+            yield from (_message("state", line, None) for line in lines)
+            if not lines:
+                yield _STILL_HERE
+
+
+ENDPOINTS: Final = (events, live)

@@ -10,7 +10,6 @@ _PATHS: Final = (
     "POST /v1/videos/edits",
     "POST /v1/videos/extensions",
     "POST /v1/videos/characters",
-    "GET /v1/events",
     "PATCH /v1/keys/<key_id>",
     "POST /v1/loras",
     "DELETE /v1/loras/<name>",

@@ -153,3 +153,44 @@ class TestWithoutRedis:
         told = messages(api.get(f"/v1/videos/{video_id}/events", headers=SSE).response)
 
         assert [number for number, _, _ in told] == [*range(1, 9), None]
+
+
+def heard(stream, make) -> list[dict]:
+    """What a live feed tells first, while somebody makes videos again and again."""
+    over = threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(0.1):
+            make()
+
+    maker = threading.Thread(target=go_on)
+    maker.start()
+    try:
+        said = (chunk.decode() for chunk in stream.response)
+        lines = next(text for text in said if text.startswith("event: state"))
+    finally:
+        over.set()
+        maker.join()
+        stream.close()
+    return json.loads(lines.split("data: ", 1)[1])
+
+
+def test_the_live_feed_tells_of_the_tenants_videos_alone(
+    api: Caller, stranger: Caller, admin: Caller
+):
+    def make() -> None:
+        stranger.make()
+        api.make()
+
+    ours = heard(api.get("/v1/events", headers=SSE), make)
+    anyones = heard(admin.get("/v1/events", headers=SSE), stranger.make)
+
+    assert (ours["from"], ours["to"]) == (None, "queued")
+    assert api.get(f"/v1/videos/{ours['video_id']}").status_code == 200
+    assert api.get(f"/v1/videos/{anyones['video_id']}").status_code == 404
+
+
+def test_the_live_feed_has_no_pages(api: Caller):
+    refused = api.get("/v1/events")
+
+    assert (refused.status_code, refused.json["error"]["param"]) == (400, "Accept")
