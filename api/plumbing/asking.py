@@ -8,8 +8,8 @@ from flask import request
 from api.plumbing.dialects import translate
 from api.plumbing.form import read_body
 from api.plumbing.images import read_image, store
-from api.plumbing.registry import idempotency_key
-from shared.jobs import intake, orders
+from api.plumbing.registry import idempotency_key, retry_count
+from shared.jobs import intake, orders, retries
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
@@ -85,8 +85,14 @@ def submit(
     """Store the image and the video; the same Idempotency-Key gives the same video."""
     if sent.image is not None:
         store(farm, sent.image)
-    key, said = idempotency_key(), sent.printable()
-    return intake.submit(farm, order(caller, resolved, source, key, said))
+    asked = order(caller, resolved, source, idempotency_key(), sent.printable())
+    count = retry_count() if asked.idempotency_key is None else None
+    if count and (video_id := retries.made_before(farm, asked, count)):
+        return intake.Accepted(video_id, replayed=True)
+    accepted = intake.submit(farm, asked)
+    if count is not None:
+        retries.remember(farm, asked, accepted.video_id)
+    return accepted
 
 
 def order(

@@ -126,6 +126,12 @@ def idempotency_key() -> str | None:
     return key
 
 
+def retry_count() -> int | None:
+    """Read how often the openai client has asked before; None of other clients."""
+    count = request.headers.get("X-Stainless-Retry-Count", "")
+    return int(count) if count.isascii() and count.isdecimal() and len(count) == 1 else None
+
+
 _LONGEST_KEY: Final = 255
 
 
