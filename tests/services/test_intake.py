@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
-from shared.jobs import groups, intake, lifecycle, orders, queries
+from shared.jobs import groups, intake, invariants, lifecycle, orders, queries
 from shared.machinery.doorbell import ENOUGH
 from shared.machinery.farm import open_farm
 from shared.machinery.feed import EVENTS
@@ -90,6 +92,65 @@ def test_twenty_submits_with_one_key_at_once_make_one_row(farm):
     assert {answer.video_id for answer in answers} == {only["id"] for only in page.rows}
     assert len(page.rows) == 1
     assert sum(not answer.replayed for answer in answers) == 1
+
+
+def at_once(farm, *asked: orders.Order) -> list[intake.Accepted | WanfarmError]:
+    """What each of several threads is answered."""
+    start = threading.Barrier(len(asked))
+
+    def one(order: orders.Order) -> intake.Accepted | WanfarmError:
+        start.wait()
+        try:
+            return intake.submit(farm, order)
+        except WanfarmError as err:
+            return err
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(one, asked))
+
+
+def test_orders_at_once_are_a_video_each_with_a_place_of_its_own(farm):
+    asked = [
+        order(farm, tenant=tenant, seed=seed, priority=priority, start_within_s=50 + seed)
+        for seed, (tenant, priority) in enumerate([("one", 0), ("two", 0), ("two", 1)] * 6)
+    ]
+
+    answers = at_once(farm, *asked)
+
+    for sent, answer in zip(asked, answers, strict=True):
+        made = row(farm, answer.video_id)
+        assert {name: answer.row[name] for name in made} == made
+        assert (made["tenant"], made["spec"]["seed"]) == (sent.tenant, sent.spec.seed)
+        assert states_of(farm, answer.video_id) == ["queued"]
+        assert answer.outlook.place >= 1
+    first = [one for one in answers if one.row["priority"] == 1]
+    assert max(one.outlook.place for one in first) <= len(first)
+    assert list(invariants.broken(farm)) == []
+
+
+def test_a_full_queue_takes_as_many_of_those_at_once_as_it_holds(small):
+    asked = [order(small, seed=seed, key_id=f"key{seed % 4}") for seed in range(16)]
+
+    answers = at_once(small, *asked)
+
+    refused = [one for one in answers if isinstance(one, WanfarmError)]
+    assert {one.code for one in refused} == {"queue_full"}
+    assert len(answers) - len(refused) == 3
+
+
+def test_what_one_order_is_refused_for_does_not_touch_the_others(farm):
+    submit(farm, idempotency_key="k", fingerprint="f")
+    wrong = order(farm, idempotency_key="k", fingerprint="another")
+    unknown = replace(order(farm), tenant="nobody")  # no such row: Postgres refuses the statement
+    good = [order(farm, seed=seed) for seed in range(6)]
+
+    with pytest.raises(IntegrityError):
+        intake.submit(farm, unknown)
+    answers = at_once(farm, wrong, *good)
+
+    assert [getattr(one, "code", None) for one in answers] == ["idempotency_key_reused"] + [
+        None
+    ] * 6
 
 
 def test_one_key_for_another_request_is_refused(farm):
