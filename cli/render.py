@@ -183,6 +183,7 @@ def video_lines(video: Json) -> list[str]:
         "started": moment_text(video["started_at"]),
         "ended": moment_text(video["completed_at"]),
         "remix of": video["remixed_from_video_id"],
+        "promoted of": video["promoted_from_video_id"],
         "file": _file_text(video.get("result")),
         "kept until": moment_text(video["expires_at"]),
         "error": _error_text(video.get("error")),
@@ -196,6 +197,26 @@ def video_lines(video: Json) -> list[str]:
         facts[f"warning {warning['param'] or ''}".strip()] = warning["message"]
     shown = {name: text for name, text in facts.items() if text}
     return [f"{name:<12} {text}" for name, text in shown.items()]
+
+
+def estimate_lines(told: Json) -> list[str]:
+    """Show what a request would come to as `name  value` lines."""
+    spec, run = told["spec"], told["run_s"]
+    times = [seconds_text(run[name]) for name in ("p50", "p10", "p90")] if run else []
+    memory, gain = told["peak_memory_mb"], told["cache_gain"]
+    facts = {
+        "model": told["model"],
+        "size": f"{spec['width']}x{spec['height']}, {spec['frames']} frames, {spec['steps']} steps",
+        "fits on": ", ".join(told["fits"]) or "no group that runs now",
+        "place": str(told["queue_position"]),
+        "starts": moment_text(told["starts_at"]) or UNKNOWN,
+        "ends": moment_text(told["completes_at"]) or UNKNOWN,
+        "takes": "~{} ({} to {}), {}".format(*times, told["basis"]) if run else UNKNOWN,
+        "GPU-seconds": UNKNOWN if told["gpu_seconds"] is None else f"{told['gpu_seconds']:.0f}",
+        "memory": f"{memory / 1024:.1f} GiB of each GPU" if memory else UNKNOWN,
+        "cache": f"{gain:.2f}x faster" if gain else UNKNOWN,
+    }
+    return [f"{name:<12} {text}" for name, text in facts.items()]
 
 
 def group_text(state: str) -> str:

@@ -43,6 +43,15 @@ def remix(session: Session, word: str | None, wish: Wish) -> int:
 
 
 @click.command()
+@click.argument("word", metavar="VIDEO_ID")
+@farm_verb
+@video_options
+def promote(session: Session, word: str | None, wish: Wish) -> int:
+    """Make a draft again in full quality: the same seed, shape, image and adapters."""
+    return _make(session, f"/v1/videos/{word}/promote", wish.body, wish)
+
+
+@click.command()
 @click.argument("video_id")
 @click.option("--timeout", type=float, help="Seconds to stay at most.")
 @farm_verb
