@@ -76,7 +76,7 @@ def test_the_state_of_a_video_is_written_by_move_and_by_the_first_insert_only():
         if writes_state(node)
     }
 
-    assert writers == {("shared/jobs/ledger.py", "move"), ("shared/jobs/intake.py", "_columns")}
+    assert writers == {("shared/jobs/ledger.py", "move"), ("shared/jobs/arrivals.py", "_video")}
 
 
 def writes_state(node: ast.AST) -> bool:
