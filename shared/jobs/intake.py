@@ -32,6 +32,7 @@ from shared.machinery.tables import Event, GpuGroup, Idempotency, Video
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
 from shared.vocabulary.memory import DoesNotFit, Room, fit
+from shared.vocabulary.metrics import DOORBELLS, SUBMITTED
 from shared.vocabulary.plan import Build
 from shared.vocabulary.planning import plan
 from shared.vocabulary.spec import Delivery, GenerationSpec
@@ -91,6 +92,8 @@ def submit(farm: Farm, order: Order) -> Accepted:
         if row is None:  # a twin with the same key was first, in the meantime
             return _replay(order, _look(db, order))
     publish(farm, row, "state", _FIRST)
+    farm.meters.count(SUBMITTED, model=order.spec.model)
+    farm.meters.count(DOORBELLS, source="submit")
     farm.doorbell.ring_soon(order.spec.model)
     outlook = Outlook(seen.groups, row.pop("place"))
     return Accepted(video_id, row=row | {"attempts": []}, outlook=outlook)

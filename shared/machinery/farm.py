@@ -9,13 +9,14 @@ from shared.machinery.database import connect
 from shared.machinery.doorbell import Doorbell
 from shared.machinery.feed import Feed
 from shared.machinery.loras import Loras
+from shared.machinery.meters import Meters
 from shared.machinery.settings import ConfigurationError, Settings
 from shared.machinery.storage import LocalStorage, Storage
 
 
 @dataclass(frozen=True, slots=True)
 class Farm:
-    """Settings, Postgres, Redis twice (doorbell and feed), results, saved latents, adapters."""
+    """Settings, Postgres, Redis twice (doorbell, feed), results, latents, adapters, figures."""
 
     settings: Settings
     db: Engine
@@ -24,6 +25,7 @@ class Farm:
     storage: Storage
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
+    meters: Meters
     room: dict[str | None, range] = field(default_factory=dict[str | None, range])  # intake's
     # rows of living keys by id, and until when each is trusted
     keys: dict[str, tuple[float, Any]] = field(default_factory=dict[str, tuple[float, Any]])
@@ -41,14 +43,16 @@ def open_farm(settings: Settings) -> Farm:
     Raises:
         ConfigurationError: when the result store is a bucket and lacks what that needs.
     """
+    meters = Meters()
     return Farm(
         settings=settings,
         db=connect(settings),
-        doorbell=Doorbell(settings),
+        doorbell=Doorbell(settings, meters),
         feed=Feed(settings),
         storage=open_storage(settings),
         saved=LocalStorage(settings.data_dir),
         loras=Loras(settings.lora_dir),
+        meters=meters,
     )
 
 
