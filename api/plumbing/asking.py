@@ -15,6 +15,7 @@ from shared.jobs.ledger import Values
 from shared.jobs.provenance import cache_used
 from shared.machinery.farm import Farm
 from shared.machinery.images import CleanImage
+from shared.machinery.logs import logger, prompt
 from shared.vocabulary.adapters import distilled_pair
 from shared.vocabulary.catalog import MODELS, find_model
 from shared.vocabulary.errors import Fault, WanfarmError
@@ -95,7 +96,15 @@ def submit(
     if sent.image is not None:
         store(farm, sent.image)
     key, said = idempotency_key(), sent.printable()
-    return intake.submit(farm, order(caller, resolved, remixed_from, key, said))
+    accepted = intake.submit(farm, order(caller, resolved, remixed_from, key, said))
+    spec, whole = resolved.spec, farm.settings.log_prompts
+    logger(job_id=accepted.video_id).info(
+        "video.submitted",
+        model=spec.model,
+        prompt=prompt(spec.prompt, whole=whole),
+        replayed=accepted.replayed,
+    )
+    return accepted
 
 
 def order(
