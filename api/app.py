@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     farm = open_farm(settings)
     hub = Hub(farm)
     app = Flask("api", static_folder=None, template_folder=None)
-    app.extensions[EXTENSION] = Runtime(farm, hub, Ticker(farm), Metrics(farm, hub))
+    app.extensions[EXTENSION] = Runtime(farm, hub, Ticker(farm), Metrics(farm))
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes  # data URLs come as form text
     app.config["MAX_FORM_PARTS"] = _FORM_PARTS

@@ -1,4 +1,4 @@
-"""Writes the reference pages that are read off the code: settings and command line.
+"""Writes the reference pages that are read off the code: settings, command line, metrics.
 
 `python -m cli.reference` brings docs/reference up to date; a test holds the files to it.
 """
@@ -15,6 +15,7 @@ from cli.client import Exit
 from cli.main import VERBS, wanfarm
 from shared.machinery.cache_settings import CacheSettings, alias_of
 from shared.machinery.settings import Settings, variable_of
+from shared.vocabulary.metrics import METRICS
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
 _GENERATED: Final = "<!-- Written by `python -m cli.reference`. Edit the code, not this file. -->"
@@ -114,8 +115,45 @@ def cli_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics_page() -> str:
+    """Write the page of all metrics."""
+    lines = [
+        _GENERATED,
+        "# Metrics",
+        "",
+        "What a farm tells Prometheus: the API at `/metrics` of its own port, a worker and upkeep "
+        "at that of `WANFARM_METRICS_PORT`. Counters count what a process did since it started, "
+        "the API's processes together: sum them over all that are scraped. Gauges of videos and "
+        "groups are read from Postgres and the same from every API. "
+        "[Watch a farm](../how-to/monitor.md) says how to collect them.",
+        "",
+        "| metric | type | labels | told by | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for metric in METRICS:
+        labels = ", ".join(f"`{name}`" for name in metric.label_names)
+        by = ", ".join(metric.by)
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {by} | {metric.about} |")
+    lines += [
+        "",
+        "## Labels",
+        "",
+        "No label holds what a request brings: no ids, prompts, paths or names of keys. What is "
+        "in no closed set is told as `other`.",
+        "",
+        "| label | of | values |",
+        "|---|---|---|",
+    ]
+    for label in dict.fromkeys(label for metric in METRICS for label in metric.labels):
+        shorts = (f"`{one.short}`" for one in METRICS if label in one.labels)
+        values = ", ".join(f"`{value}`" for value in sorted(label.values or ()))
+        told = ": ".join(part for part in (label.about, values) if part)
+        lines.append(f"| `{label.name}` | {', '.join(shorts)} | {told} |")
+    return "\n".join(lines) + "\n"
+
+
 PAGES: Final[MappingProxyType[str, Callable[[], str]]] = MappingProxyType(
-    {"settings.md": settings_page, "cli.md": cli_page}
+    {"settings.md": settings_page, "cli.md": cli_page, "metrics.md": metrics_page}
 )
 
 

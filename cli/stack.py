@@ -127,7 +127,9 @@ class Stack:
             self._start_worker()
         self._supervisor.wait_ready(api, self._api_answers, within=60)
         # last, because it is in nobody's way to a first video
-        self._supervisor.start(self._program("upkeep", "upkeep", "run"))
+        upkeep = self._program("upkeep", "upkeep", "run")
+        silent = {**upkeep.environment, "WANFARM_METRICS_PORT": "0"}  # a port is the worker's
+        self._supervisor.start(replace(upkeep, environment=silent))
         self._enter("ready")
         self._greet()
 

@@ -267,6 +267,7 @@ def secrets(_extras: str, _rest: list[str]) -> int:
     password = keep(folder / "postgres-password", token_hex(24))
     keep(folder / "database-url", f"postgresql://wanfarm:{password}@postgres/wanfarm")
     keep(folder / "secret-key", token_hex(32))
+    keep(folder / "grafana-password", token_hex(12))
     return 0
 
 

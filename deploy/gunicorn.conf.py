@@ -1,10 +1,17 @@
 """gunicorn for the API: threads, because a held-open answer costs one, and few processes."""
 
 import ctypes
+import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
+from gunicorn.glogging import Logger
+
+from shared.machinery.logs import configure
 from shared.machinery.settings import load_settings
 
 _settings = load_settings()
@@ -23,6 +30,41 @@ control_socket_disable = True  # otherwise a socket appears below the home direc
 accesslog = None  # the app logs requests itself, without tokens
 loglevel = "warning"
 proc_name = "wanfarm-api"
+configure(_settings.log_level, service="api")
+
+
+class logger_class(Logger):
+    """gunicorn's own words, which may quote a request, as lines of our log."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ANN401 - gunicorn's own
+        """Leave them to the root logger."""
+        super().setup(cfg)
+        self.error_log.handlers = []
+        self.error_log.propagate = True
+
+
+def when_ready(server: Any) -> None:  # noqa: ANN401 - gunicorn's own
+    """Make a folder where the processes count, before the first of them: all begin at 0."""
+    server.counts = tempfile.mkdtemp(prefix="wanfarm-metrics-", dir=worker_tmp_dir)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = server.counts
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ANN401 - gunicorn's own
+    """Forget the gauges of a worker that is gone; what it counted stays counted."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid, server.counts)
+
+
+def worker_exit(server: Any, _worker: object) -> None:  # noqa: ANN401 - gunicorn's own
+    """Clear the folder away for a master that was killed."""
+    if os.getppid() != server.pid:
+        on_exit(server)
+
+
+def on_exit(server: Any) -> None:  # noqa: ANN401 - gunicorn's own
+    """Clear the folder away."""
+    shutil.rmtree(server.counts, ignore_errors=True)
 
 
 def post_fork(_server: object, _worker: object) -> None:

@@ -25,7 +25,7 @@ from shared.machinery.logs import configure, logger
 from shared.machinery.settings import ConfigurationError, Settings, load_settings
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.spec import SecondaryCache
-from worker import tasks
+from worker import tasks, telling
 from worker.attempt import Runner
 from worker.checkpoints import available
 from worker.keeper import Keeper, heartbeat_file
@@ -84,6 +84,8 @@ def _serve(farm: Farm, lock: int) -> int:
     runner = Runner(farm, identity, ranks, checkpoints)
     keeper = Keeper(farm, identity, runner.reading, runner.obey)
     runner.watched_by(keeper)
+    farm.meters.begin("worker", checkpoints)
+    telling.serve(farm, telling.gpus_of(settings.group, runner.reading))
     groups.register(farm, identity)
     lifecycle.take_over(farm, settings.group)
     looker, ticker = Looker(farm, runner), Ticker(farm)

@@ -21,17 +21,18 @@ from shared.jobs.removal import drop_saved, saved_key
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
-from shared.vocabulary.cache_levels import Settled, settle
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.errors import JobFailure, StaleAttempt, WanfarmError
+from shared.vocabulary.metrics import GROUP_RESTARTS
 from shared.vocabulary.plan import ParallelPlan
-from shared.vocabulary.spec import FailureKind, GenerationSpec
+from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import GroupState, Phase
+from worker.figures import Figures
 from worker.finisher import adopt, finish
 from worker.health import Health
 from worker.inputs import adapters_of, image_of, pattern_of
 from worker.keeper import Keeper
-from worker.layout import build_of, devices_of, expected, lay_out, made_by
+from worker.layout import build_of, cache_of, devices_of, expected, lay_out, made_by
 from worker.orders import Orders
 from worker.progress import Reporter
 from worker.ranks.faults import RankFault, RankStopped
@@ -245,7 +246,9 @@ class Runner:
             self._log_of(claimed).info("attempt.ended", outcome="adopted")
             return None
         saved = self._saved(claimed)
-        reporter = Reporter(self._farm, claimed.fence, claimed.checkpoint, pattern_of(saved))
+        figures = Figures(self._farm.meters, claimed.spec)
+        before = (claimed.checkpoint, pattern_of(saved))
+        reporter = Reporter(self._farm, claimed.fence, *before, figures)
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="wanfarm-job-"))
             closing = self._render(claimed, reporter, saved, Path(scratch))
@@ -263,6 +266,7 @@ class Runner:
             heard = rendered.reporter
             told = rendered.made_by | {"pattern": heard.pattern, "load_s": heard.load_s}
             finish(self._farm, claimed.fence, done, told)
+            heard.figures.rendered(done.report)
             self._health.well()
             self._problem = None
             self._log_of(claimed).info("attempt.ended", outcome="completed")
@@ -299,7 +303,7 @@ class Runner:
     ) -> Future[Done]:
         spec, fence = claimed.spec, claimed.fence
         job = (fence.video_id, fence.attempt)
-        cache = self._cache(spec)
+        cache = cache_of(spec, self._farm.settings)
         layout = lay_out(
             spec,
             self._farm.settings,
@@ -352,13 +356,6 @@ class Runner:
             self._warm = model
         self._condition, self._problem = GroupState.IDLE, None
 
-    def _cache(self, spec: GenerationSpec) -> Settled | None:
-        """Settle what the request leaves open by this group's own environment."""
-        settled = settle(spec.cache, self._farm.settings.cache, spec.card)
-        for fault in settled.faults(spec.card) if settled else ():
-            raise RankFault(JobFailure(FailureKind.BAD_INPUT, fault.message))
-        return settled
-
     def _saved(self, claimed: lifecycle.Claim) -> Path | None:
         """Where an earlier attempt saved its latents."""
         if claimed.checkpoint is None:
@@ -382,15 +379,16 @@ class Runner:
             lifecycle.requeue_uncharged(self._farm, claimed.fence, _DRAINED.message)
             return "drained"
         self._health.failed(fault.failure)
-        self._sick(fault)
+        self._sick(fault, claimed.spec.prompt)
         state = lifecycle.give_back(self._farm, claimed, fault.failure)
         return f"{state.value} ({fault.failure.kind})"
 
-    def _sick(self, fault: RankFault) -> None:
-        told = {"trace": fault.trace} if fault.trace else {}
-        failure = fault.failure
-        self._log.warning("ranks.fault", kind=failure.kind, message=failure.message, **told)
+    def _sick(self, fault: RankFault, prompt: str = "") -> None:
+        kind = fault.failure.kind
+        self._log.warning("ranks.fault", **fault.facts(prompt))
         self._problem = fault.failure.message
+        if not self._ranks.alive and kind is not FailureKind.LOST:  # that is of another's making
+            self._farm.meters.count(GROUP_RESTARTS, group=self._identity.name, reason=kind)
 
     def _log_of(self, claimed: lifecycle.Claim) -> FilteringBoundLogger:
         fence = claimed.fence

@@ -17,6 +17,7 @@ from shared.jobs import deliveries, presenters, queries, webhooks
 from shared.jobs.deliveries import Due
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
+from shared.vocabulary.metrics import DELIVERIES
 from worker.outgoing import Sender
 
 _LOOK_S: Final = 1.0
@@ -87,6 +88,8 @@ def deliver(farm: Farm, sender: Sender, due: Due) -> None:
     signing = webhooks.secrets_of(farm, due.tenant).all
     answer = sender.post(due.url, body.encode(), headers(due, body, signing))
     kept = deliveries.record(farm, due, answer)
+    again = "dead" if deliveries.is_last(due, answer) else "failed"
+    farm.meters.count(DELIVERIES, outcome="delivered" if answer.is_good else again)
     logger().info(
         "delivery.tried",
         id=due.id,

@@ -16,6 +16,7 @@ from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.machinery.storage import Stored
 from shared.vocabulary.errors import JobFailure, WanfarmError
+from shared.vocabulary.metrics import STORAGE_SECONDS
 from shared.vocabulary.spec import FailureKind
 from worker.cache_record import lanes_of, record
 from worker.engine.result import Report
@@ -127,14 +128,12 @@ _NAMES: Final = {
 
 def _store_patiently(farm: Farm, fence: Fence, paths: dict[str, str]) -> dict[str, Stored]:
     folder = f"videos/{fence.video_id}/{fence.attempt}"
-    return _patiently(
-        farm,
-        fence,
-        lambda: {
-            name: farm.storage.put(Path(path), f"{folder}/{_NAMES[name]}")
-            for name, path in paths.items()
-        },
-    )
+
+    def put(name: str, path: str) -> Stored:
+        with farm.meters.timed(STORAGE_SECONDS, op="put"):
+            return farm.storage.put(Path(path), f"{folder}/{_NAMES[name]}")
+
+    return _patiently(farm, fence, lambda: {name: put(name, path) for name, path in paths.items()})
 
 
 def _note_key(fence: Fence) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from shared.jobs.ledger import Values
 from shared.machinery.settings import Settings
 from shared.vocabulary.cache import CachePolicies
+from shared.vocabulary.cache_levels import Settled, settle
 from shared.vocabulary.catalog import Model
 from shared.vocabulary.errors import JobFailure
 from shared.vocabulary.memory import LADDER, DoesNotFit, Room, fit
@@ -60,6 +61,18 @@ def group_of(settings: Settings, *inherit: int, sign: Path | None = None) -> Ran
             words=words,
         )
     )
+
+
+def cache_of(spec: GenerationSpec, settings: Settings) -> Settled | None:
+    """Settle what a request leaves open by this group's own environment.
+
+    Raises:
+        RankFault: of kind `bad_input`, when the two do not go together.
+    """
+    settled = settle(spec.cache, settings.cache, spec.card)
+    for fault in settled.faults(spec.card) if settled else ():
+        raise RankFault(JobFailure(FailureKind.BAD_INPUT, fault.message))
+    return settled
 
 
 def room_of(settings: Settings, ranks: Sequence[Hello]) -> Room:

@@ -14,6 +14,7 @@ from shared.machinery.logs import logger
 from shared.vocabulary.states import Phase
 from worker.cache_record import cached_steps, lanes_of
 from worker.engine.result import Pattern, StepRecord, extend
+from worker.figures import Figures
 from worker.ranks.messages import PhaseBegan, Saved, Step
 
 _LEAST_GAP_S: Final = 0.5  # steps of a small model would flood the ledger
@@ -39,6 +40,7 @@ class Reporter:
         fence: Fence,
         checkpoint: Values | None = None,
         pattern: Pattern | None = None,
+        figures: Figures | None = None,
     ) -> None:
         """Begin at zero, or where the attempt goes on from, with the pattern of the steps before.
 
@@ -47,7 +49,9 @@ class Reporter:
             fence: the attempt.
             checkpoint: what an earlier attempt saved, as the row has it.
             pattern: of the steps that led there; becomes this reporter's own.
+            figures: of the attempt, which hear of its phases and steps as well.
         """
+        self.figures = figures or Figures(farm.meters)
         self._farm = farm
         self._came_from = checkpoint
         self._fence = fence
@@ -79,6 +83,7 @@ class Reporter:
 
     def phase(self, phase: Phase) -> bool:
         """Tell that another phase began."""
+        self.figures.phase(phase)
         if self._loads_since is not None:
             self.load_s, self._loads_since = time.monotonic() - self._loads_since, None
         if phase is Phase.LOAD:
@@ -104,6 +109,7 @@ class Reporter:
         return asked
 
     def _step(self, step: Step) -> bool:
+        self.figures.step(step)
         if step.step == 1:  # what was saved before could not be used
             self._pattern = {}
         extend(self._pattern, step.expert, step.branches)

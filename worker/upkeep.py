@@ -18,6 +18,8 @@ from shared.machinery.logs import configure, logger
 from shared.machinery.settings import ConfigurationError, load_settings
 from shared.machinery.tables import Event, Idempotency, LoginToken, Video
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.metrics import UPKEEP_AT
+from worker import telling
 from worker.deliveries import Deliverer
 
 _LOCK: Final = 7_221_902
@@ -43,6 +45,9 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    farm.meters.begin("upkeep")
+    farm.meters.set(UPKEEP_AT, 0)
+    telling.serve(farm)
     ticker, deliverer = Ticker(farm), Deliverer(farm)
     ticker.start()
     deliverer.start()
@@ -53,6 +58,7 @@ def main() -> None:
             duties, next_hourly = {**DUTIES, **HOURLY}, time.monotonic() + _HOUR_S
         try:
             if (done := round_of_duties(farm, duties)) is not None:
+                farm.meters.set(UPKEEP_AT, time.time())
                 log.info("upkeep.done", **done)
         except SQLAlchemyError as err:
             log.warning("upkeep.failed", error=type(err).__name__)

@@ -14,6 +14,7 @@ from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 from shared.machinery.images import CleanImage
+from shared.machinery.logs import logger, prompt
 from shared.vocabulary.errors import Fault, WanfarmError
 from shared.vocabulary.request import ALIASES, Overrides, VideoRequest
 from shared.vocabulary.resolve import Resolved, resolve
@@ -86,6 +87,18 @@ def submit(
     if sent.image is not None:
         store(farm, sent.image)
     asked = order(caller, resolved, source, idempotency_key(), sent.printable())
+    accepted = _submit(farm, asked)
+    spec, whole = resolved.spec, farm.settings.log_prompts
+    logger(job_id=accepted.video_id).info(
+        "video.submitted",
+        model=spec.model,
+        prompt=prompt(spec.prompt, whole=whole),
+        replayed=accepted.replayed,
+    )
+    return accepted
+
+
+def _submit(farm: Farm, asked: orders.Order) -> intake.Accepted:
     count = retry_count() if asked.idempotency_key is None else None
     if count and (video_id := retries.made_before(farm, asked, count)):
         return intake.Accepted(video_id, replayed=True)

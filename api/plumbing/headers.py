@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, g, request
 
 from api.plumbing.runtime import farm, runtime
-from shared.machinery.logs import logger
+from shared.machinery.logs import begin, logger
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
 
@@ -40,6 +40,7 @@ def _begin() -> None:
     g.began = time.monotonic()
     sent = request.headers.get("X-Request-ID", "")
     g.request_id = sent if _REQUEST_ID.fullmatch(sent) else new_id("req")
+    begin(request_id=g.request_id)
     if request.path not in _ANY_HOST and not _is_allowed_host():
         raise WanfarmError(
             "invalid_header",
@@ -76,6 +77,5 @@ def _count(response: Response) -> None:
         method=request.method,
         route=route,
         status=response.status_code,
-        request_id=g.request_id,
         seconds=round(seconds, 4),
     )

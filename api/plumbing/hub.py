@@ -18,6 +18,7 @@ from shared.machinery.farm import Farm
 from shared.machinery.feed import EVENTS, Subscription
 from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.metrics import STREAMS, STREAMS_REFUSED
 
 _POLL_S: Final = 1.0  # between looks without Redis
 _BACKLOG: Final = 1000  # moves that a slow listener may be behind; it then misses the oldest
@@ -97,6 +98,7 @@ class Hub(threading.Thread):
         self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
         self._followers: set[Follower] = set()
         self._held: Counter[str] = Counter()
+        farm.meters.set(STREAMS, 0)
 
     @property
     def held(self) -> int:
@@ -148,6 +150,7 @@ class Hub(threading.Thread):
         with self._lock:
             self.refuse_when_full()
             if self._held[key_id] >= settings.max_streams_per_key:
+                self._farm.meters.count(STREAMS_REFUSED)
                 raise WanfarmError(
                     "stream_limit",
                     f"This key holds {settings.max_streams_per_key} answers open. "
@@ -155,6 +158,7 @@ class Hub(threading.Thread):
                     retry_after_s=5,
                 )
             self._held[key_id] += 1
+            self._farm.meters.set(STREAMS, self.held)
         return Slot(self, key_id)
 
     def refuse_when_full(self) -> None:
@@ -165,6 +169,7 @@ class Hub(threading.Thread):
         """
         most, again_s = self._farm.settings.max_streams, random.randint(*_AGAIN_S)  # noqa: S311
         if self.held >= most:
+            self._farm.meters.count(STREAMS_REFUSED)
             raise WanfarmError(
                 "too_many_streams",
                 f"All {most} places for held-open answers are taken. "
@@ -178,6 +183,7 @@ class Hub(threading.Thread):
             self._held[key_id] -= 1
             if not self._held[key_id]:
                 del self._held[key_id]
+            self._farm.meters.set(STREAMS, self.held)
 
     def run(self) -> None:
         """Listen until stopped; without Redis ring everybody each second and try again."""

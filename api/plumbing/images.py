@@ -11,6 +11,7 @@ from shared.jobs.removal import image_key
 from shared.machinery.farm import Farm
 from shared.machinery.images import PARAM, CleanImage, clean, invalid
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.metrics import STORAGE_SECONDS
 
 _DATA_URL: Final = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
 
@@ -22,7 +23,8 @@ def store(farm: Farm, image: CleanImage) -> None:
         WanfarmError: `storage_full`, or what the store says.
     """
     refuse_full_store(farm)
-    farm.storage.put_bytes(image.png, image_key(image.ref.sha256))
+    with farm.meters.timed(STORAGE_SECONDS, op="put"):
+        farm.storage.put_bytes(image.png, image_key(image.ref.sha256))
 
 
 def read_image(sent: object, *, limit: int) -> CleanImage:

@@ -6,9 +6,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from api.plumbing.metrics import own_version
 from api.plumbing.registry import Endpoint, Route
 from api.plumbing.schemas import ErrorEnvelope
+from shared.machinery.meters import own_version
 from shared.vocabulary.errors import CODES
 from shared.vocabulary.request import Overrides
 

@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from flask import Response, current_app
+from flask import Response, current_app, request
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.plumbing.auth import require
 from api.plumbing.metrics import CONTENT_TYPE
 from api.plumbing.openapi import DOCUMENT
 from api.plumbing.registry import Call, NoQuery, Route, endpoint
@@ -54,6 +55,8 @@ def health(_call: Call[NoQuery]) -> Response:
 @endpoint(_open("/metrics", "Tell the farm's figures in the Prometheus text format."))
 def metrics(_call: Call[NoQuery]) -> Response:
     """Render the metrics."""
+    if farm().settings.metrics_auth:
+        require(request, "read")
     return Response(runtime().metrics.text(), content_type=CONTENT_TYPE)
 
 

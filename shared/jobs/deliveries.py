@@ -113,11 +113,16 @@ def record(farm: Farm, due: Due, answer: Answer) -> bool:
     return recorded
 
 
+def is_last(due: Due, answer: Answer) -> bool:
+    """Tell whether no other try follows one that was not taken."""
+    return answer.status == _GONE or due.tries > len(WAITS_S)
+
+
 def _after(due: Due, answer: Answer) -> Values:
     """What a try leaves behind: the end, or the time of the next one."""
     if answer.is_good:
         return {"delivered_at": func.now()}
-    if answer.status == _GONE or due.tries > len(WAITS_S):
+    if is_last(due, answer):
         return {"dead_at": func.now()}
     spread = random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311 - so that they do not march in step
     return {"next_at": in_seconds(WAITS_S[due.tries - 1] * spread)}

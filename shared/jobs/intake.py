@@ -16,6 +16,7 @@ from shared.jobs.presenters import Outlook
 from shared.machinery.farm import MOST_TOGETHER, Farm
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
+from shared.vocabulary.metrics import DOORBELLS, SUBMITTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ def _replay(order: Order, seen: Seen) -> Accepted | WanfarmError:
 
 
 def _accepted(farm: Farm, row: Values, seen: Seen) -> Accepted:
+    farm.meters.count(SUBMITTED, model=row["model"])
+    farm.meters.count(DOORBELLS, source="submit")
     publish(farm, row, "state", arrivals.FIRST)
     farm.doorbell.ring_soon(row["model"])
     outlook = Outlook(seen.groups, row.pop("place"))

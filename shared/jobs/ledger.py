@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.jobs import charges, outbox
+from shared.jobs import charges, outbox, tally
 from shared.machinery.farm import Farm
 from shared.machinery.feed import EVENTS
 from shared.machinery.tables import Attempt, Event, Video
@@ -84,7 +84,10 @@ def move(
         .values(state=new, **write.values)
     )
     told = {"from": old.value, "to": new.value} | write.data
-    return _write(farm, change, "state", told, write.attempt, new)
+    written = _write(farm, change, "state", told, write.attempt, new)
+    if written is not None:
+        tally.moved(farm.meters, written.row, new, write.attempt and write.attempt.outcome)
+    return written
 
 
 def note(farm: Farm, event: str, write: Write, *where: ColumnElement[bool]) -> Written | None:
@@ -109,6 +112,11 @@ class AttemptWrite:
     opens: bool = False
     free: bool = False  # it is not charged
 
+    @property
+    def outcome(self) -> str | None:
+        """How it ended; None of one that opens."""
+        return None if self.opens else self.values["outcome"]
+
     def statements(self, moved: CTE) -> list[CTE]:
         """Phrase it over the moved row, with what it costs the tenant."""
         return self._opened(moved) if self.opens else self._ended(moved)
@@ -130,7 +138,7 @@ class AttemptWrite:
             .cte("ended")
         )
         charged = charges.charge(moved, paid, paid.c.cost_s - paid.c.charged_s)
-        learnt = [charges.learn(moved, paid)] if self.values["outcome"] == "completed" else []
+        learnt = [charges.learn(moved, paid)] if self.outcome == "completed" else []
         return [ended, charged, *learnt]
 
 

@@ -22,6 +22,7 @@ from shared.machinery.farm import Farm
 from shared.machinery.feed import NUDGES
 from shared.machinery.tables import Attempt, Video
 from shared.vocabulary.errors import JobFailure, StaleAttempt, WanfarmError
+from shared.vocabulary.metrics import DOORBELLS, RESCUED
 from shared.vocabulary.retry import next_try
 from shared.vocabulary.spec import FailureKind, GenerationSpec
 from shared.vocabulary.states import VideoState
@@ -242,7 +243,9 @@ def rescue(farm: Farm, *where: ColumnElement[bool]) -> int:
         0, 0, 0, 0, 0, 0, farm.settings.lease_s
     )
     expired = (Video.lease_until < func.now(), settled)
-    return _take_back(farm, "The worker went silent.", *(where or expired))
+    taken_back = _take_back(farm, "The worker went silent.", *(where or expired))
+    farm.meters.count(RESCUED, taken_back)
+    return taken_back
 
 
 def take_over(farm: Farm, group: str) -> int:
@@ -352,6 +355,7 @@ def _requeue(
         if cancelled(farm, fence, asked=True):
             return VideoState.CANCELLED
         raise StaleAttempt(fence)
+    farm.meters.count(DOORBELLS, source="requeue")
     farm.doorbell.ring_soon(written.row["model"])
     return QUEUED
 

@@ -209,6 +209,29 @@ _EVENTS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """The videos of one model in one state that is not final."""
+
+    model: str
+    state: str
+    count: int
+    oldest_s: float  # since the one that has been due the longest is
+
+
+def live(farm: Farm) -> list[Live]:
+    """Count what waits and runs; reads no history."""
+    due_s = func.extract("epoch", func.now() - func.min(Video.run_after))
+    statement = (
+        select(Video.model, Video.state, func.count(), due_s)
+        .where(Video.state.in_([VideoState.QUEUED, VideoState.IN_PROGRESS]))
+        .group_by(Video.model, Video.state)
+    )
+    with farm.db.connect() as db:
+        rows = db.execute(statement).all()
+    return [Live(model, state, count, max(0.0, float(due))) for model, state, count, due in rows]
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """The farm in numbers, for one tenant or (None) all."""
 

@@ -11,6 +11,7 @@ from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.machinery.tables import Attempt, Tenant, Video
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.metrics import STORAGE_SECONDS
 from shared.vocabulary.states import MOVES, VideoState
 
 _FINAL = [state for state in MOVES if state.is_final]
@@ -59,12 +60,17 @@ def purge(farm: Farm, *video_ids: str) -> int:
     with farm.db.connect() as db:
         rows = db.execute(statement.limit(64)).all()
     for video_id, image in rows:
-        farm.storage.delete_tree(f"videos/{video_id}")
+        _delete_files(farm, video_id)
         farm.saved.delete_tree(f"{_SAVED}/{video_id}")
         _remove_row(farm, video_id)
         if image:
             _drop_unused_image(farm, image)
     return len(rows)
+
+
+def _delete_files(farm: Farm, video_id: str) -> None:
+    with farm.meters.timed(STORAGE_SECONDS, op="delete"):
+        farm.storage.delete_tree(f"videos/{video_id}")
 
 
 def _remove_row(farm: Farm, video_id: str) -> None:
@@ -84,7 +90,7 @@ def expire(farm: Farm) -> int:
     with farm.db.connect() as db:
         ids = db.scalars(statement).all()
     for video_id in ids:
-        farm.storage.delete_tree(f"videos/{video_id}")
+        _delete_files(farm, video_id)
         gone = Video.result.op("||")(func.jsonb_build_object("expired", True))  # noqa: FBT003
         with farm.db.connect() as db:
             change = update(Video).where(Video.id == video_id)

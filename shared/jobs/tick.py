@@ -10,6 +10,7 @@ from shared.machinery.doorbell import ENOUGH
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.metrics import DOORBELLS
 
 
 def ring_again(farm: Farm) -> int:
@@ -22,6 +23,7 @@ def ring_again(farm: Farm) -> int:
         missing = due - waiting
         if missing > 0 and farm.doorbell.ring(model, missing):
             rung += missing
+            farm.meters.count(DOORBELLS, missing, source="tick")
     return rung
 
 

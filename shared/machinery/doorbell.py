@@ -10,7 +10,9 @@ from redis.exceptions import RedisError
 
 from shared.machinery.courier import Courier
 from shared.machinery.logs import logger
+from shared.machinery.meters import Meters
 from shared.machinery.settings import Settings
+from shared.vocabulary.metrics import DOORBELLS_LOST
 
 RING: Final = "wanfarm.ring"
 ENOUGH: Final = 64  # rings that wait: whoever is idle hears one of them
@@ -58,14 +60,15 @@ def queue_of(model: str) -> str:
 
 
 class Doorbell:
-    """Rings for a model; a ring that fails is logged and forgotten."""
+    """Rings for a model; a ring that fails is logged, counted and forgotten."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, meters: Meters) -> None:
         """Prepare the client; connects at the first ring."""
         self._app = celery_app(settings, answer_s=2)  # the tick goes on after it
         self._redis = redis_client(settings)
         self._prefix = settings.key_prefix
         self._courier = Courier("doorbell", self._ring_for)
+        self._meters = meters
         self._log = logger()
 
     def ring(self, model: str, times: int = 1) -> bool:
@@ -83,6 +86,7 @@ class Doorbell:
                 self._app.send_task(RING, queue=queue_of(model), retry=False)
         except _FAULTS as err:
             self._log.warning("doorbell.lost", model=model, error=type(err).__name__)
+            self._meters.count(DOORBELLS_LOST)
             return False
         return True
 

@@ -9,6 +9,7 @@ from shared.machinery.database import connect
 from shared.machinery.doorbell import Doorbell
 from shared.machinery.feed import Feed
 from shared.machinery.loras import Loras
+from shared.machinery.meters import Meters
 from shared.machinery.settings import ConfigurationError, Settings
 from shared.machinery.storage import LocalStorage, Storage
 from shared.machinery.together import Together
@@ -18,7 +19,7 @@ MOST_TOGETHER: Final = 16  # orders that share their statements
 
 @dataclass(frozen=True, slots=True)
 class Farm:
-    """Settings, Postgres, Redis twice (doorbell and feed), results, saved latents, adapters."""
+    """Settings, Postgres, Redis twice (doorbell, feed), results, latents, adapters, figures."""
 
     settings: Settings
     db: Engine
@@ -27,6 +28,7 @@ class Farm:
     storage: Storage
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
+    meters: Meters
     # intake's: since which transaction so many videos more may wait, by key, and of all
     room: dict[str | None, tuple[int, int]] = field(default_factory=dict[Any, Any])
     submits: Together[Any, Any] = field(default_factory=lambda: Together(MOST_TOGETHER))
@@ -46,14 +48,16 @@ def open_farm(settings: Settings) -> Farm:
     Raises:
         ConfigurationError: when the result store is a bucket and lacks what that needs.
     """
+    meters = Meters()
     return Farm(
         settings=settings,
         db=connect(settings),
-        doorbell=Doorbell(settings),
+        doorbell=Doorbell(settings, meters),
         feed=Feed(settings),
         storage=open_storage(settings),
         saved=LocalStorage(settings.data_dir),
         loras=Loras(settings.lora_dir),
+        meters=meters,
     )
 
 

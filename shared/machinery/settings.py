@@ -106,7 +106,9 @@ class Settings(CacheSettings):
     )
 
     # api
-    host: str = Field(default="127.0.0.1", description="Address the API binds to.")
+    host: str = Field(
+        default="127.0.0.1", description="Address that the API, and each metrics port, binds to."
+    )
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=8080, description="Port the API binds to."
     )
@@ -217,9 +219,18 @@ class Settings(CacheSettings):
         default="nobody", description="User of the embedded Postgres when started as root."
     )
 
-    # logs
+    # metrics and logs
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=0, description="Port where a worker or upkeep tells its metrics; 0: it does not."
+    )
+    metrics_auth: bool = Field(
+        default=False, description="The API's `/metrics` asks for a key that may read."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is written."
+    )
+    log_prompts: bool = Field(
+        default=False, description="Log prompts themselves, not their length and hash."
     )
 
 

@@ -9,7 +9,6 @@ from shared.jobs import keys
 from shared.machinery.settings import ConfigurationError, Settings
 from shared.vocabulary.catalog import MODELS
 from tests.api.callers import Caller, caller_of
-from tests.services.test_estimates import ran
 
 
 @pytest.fixture
@@ -166,28 +165,6 @@ def test_health_needs_a_group_and_readiness_does_not(app: Flask):
     assert client.get("/readyz").json["status"] == "ok"
     assert client.get("/health").json["error"]["code"] == "not_ready"
     assert client.get("/livez", headers={"Host": "10.0.0.7"}).status_code == 200
-
-
-def test_metrics_count_requests_and_jobs(app: Flask, api: Caller):
-    api.make()
-
-    text = app.test_client().get("/metrics").text
-
-    assert 'wanfarm_jobs{state="queued"} 1.0' in text
-    assert 'route="/v1/videos",status="200"' in text
-    assert "wanfarm_webhooks_pending 0.0" in text
-    assert "wanfarm_sse_streams 0.0" in text
-
-
-def test_metrics_say_how_well_ends_were_foreseen(app: Flask, farm):
-    assert "wanfarm_eta" not in app.test_client().get("/metrics").text
-    for seconds in (10, 10, 40):
-        ran(farm, seconds)
-
-    text = app.test_client().get("/metrics").text
-
-    assert "wanfarm_eta_within_range_ratio 0.5" in text  # of two; before the first nothing is known
-    assert "wanfarm_eta_median_error_ratio 1.5" in text
 
 
 def test_an_admin_looks_at_one_tenant(app, farm, admin: Caller, api: Caller, stranger: Caller):

@@ -102,6 +102,13 @@ class Witness(Camera):
         return super().generate(order, replace(hooks, step=tell))
 
 
+class Gossip(Camera):
+    """Fails, and tells what it was asked for."""
+
+    def generate(self, order: Order, hooks: Hooks) -> Closing | None:
+        raise ValueError(f"nobody can draw {order.spec.prompt}")
+
+
 class SlowCloser(Engine):
     """Closes its files when a file beside them says so."""
 

@@ -99,9 +99,11 @@ class House:
     tmp_path: Path
     workers: list[Worker] = field(default_factory=list)
 
-    def start(self, *, without: str | None = None, **changes: object) -> Worker:
+    def start(
+        self, program: str = "worker.app", *, without: str | None = None, **changes: object
+    ) -> Worker:
         """Start a worker with changed settings; tests of tests take a protection from it."""
-        words = ["tests.farm.ablated", without] if without else ["worker.app"]
+        words = ["tests.farm.ablated", without] if without else [program]
         log = self.tmp_path / f"worker-{len(self.workers)}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -121,7 +123,7 @@ class House:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "cli.main", "api"],
-                env=environment(self.farm.settings, port=port, api_processes=1, **changes),
+                env=environment(self.farm.settings, **{"port": port, "api_processes": 1} | changes),
                 cwd=ROOT,
                 stdout=out,
                 stderr=out,

@@ -97,6 +97,7 @@ def containers(tmp_path, database_url, redis_url, port):
             "WANFARM_DATA_DIR": str(tmp_path / "data"),
             "WANFARM_DEFAULT_IMAGE_MODEL": "wan-mini-ti2v",
             "WANFARM_DEFAULT_TEXT_MODEL": "wan-mini-t2v",
+            "WANFARM_METRICS_PORT": "0",  # here all services are on one host
             "WANFARM_MODELS_DIR": str(TRAINED),
             "WANFARM_PORT": str(port),
             "WANFARM_PUBLIC_URL": "",

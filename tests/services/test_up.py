@@ -59,6 +59,8 @@ def test_a_farm_in_the_background_is_seen_by_status_and_stopped_by_down(wanfarm,
     assert started.returncode == 0, started.stderr
     running = pids(local)
     its_first_key_opens_it_and_no_output_shows_it(local, port, started.stdout + started.stderr)
+    upkeep = Path(f"/proc/{local.facts()['processes']['upkeep']['pid']}/environ").read_bytes()
+    assert b"WANFARM_METRICS_PORT=0\0" in upkeep  # the port is for the worker
 
     assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
     assert f"http://127.0.0.1:{port}  ready" in wanfarm("status").stdout

@@ -163,12 +163,12 @@ def assert_is_verb(words: list[str]) -> None:
 def images_have_exact_tags(services: Services) -> None:
     for name, service in services.items():
         tag = service["image"].rpartition(":")[2]
-        assert re.match(r"\d+\.\d+", tag), f"{name}: {service['image']}"
+        assert re.match(r"v?\d+\.\d+", tag), f"{name}: {service['image']}"
 
 
-def only_the_api_is_published_and_on_loopback(services: Services) -> None:
+def api_and_grafana_are_published_on_loopback_and_nothing_else(services: Services) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert published == {"api": ["127.0.0.1:8080:8080"]}
+    assert published == {"api": ["127.0.0.1:8080:8080"], "grafana": ["127.0.0.1:3000:3000"]}
 
 
 def gpu_services_have_room_for_nccl(services: Services) -> None:
@@ -211,7 +211,7 @@ RULES: tuple[Callable[[Services], None], ...] = (
     secrets_are_mounted_where_they_are_read,
     commands_are_verbs,
     images_have_exact_tags,
-    only_the_api_is_published_and_on_loopback,
+    api_and_grafana_are_published_on_loopback_and_nothing_else,
     gpu_services_have_room_for_nccl,
     weights_are_read_only,
     written_folders_are_mounted,
@@ -260,6 +260,7 @@ FAULTS: tuple[tuple[Callable[[Services], None], Callable[[Services], None]], ...
     (RULES[10], change("redis/image", "valkey/valkey")),
     (RULES[11], change("postgres/ports", ["5432:5432"])),
     (RULES[11], change("api/ports", ["8080:8080"])),
+    (RULES[11], change("grafana/ports", ["3000:3000"])),
     (RULES[12], change("worker-g0/shm_size", "64m")),
     (RULES[12], change("worker-g0/ulimits/memlock", 65536)),
     (RULES[13], change("worker-g0/volumes/2", "./weights:/weights")),

@@ -115,7 +115,10 @@ WRONG = {
     "vae_dtype": "fp16",
     "prompt_cache_mb": -1,
     "checkpoint_seconds": 0,
+    "metrics_port": 70_000,
+    "metrics_auth": "perhaps",
     "log_level": "LOUD",
+    "log_prompts": "perhaps",
 }
 ANYTHING_GOES = {
     "key_prefix",

@@ -295,20 +295,20 @@ class RankGroup:
 
     def _bury(self, index: int) -> NoReturn:
         """A rank is gone: say how, and end the others."""
-        process = self._ranks[index].process
         try:
-            code = process.wait(1)
+            code = self._ranks[index].process.wait(1)
         except subprocess.TimeoutExpired:
             code = None
         self.kill()
-        raise RankFault(JobFailure(FailureKind.RANK_DIED, f"Rank {index} died ({_death(code)})."))
+        died = JobFailure(FailureKind.RANK_DIED, f"Rank {index} died ({_death(code)}).")
+        raise RankFault(died, rank=index)
 
     def _refuse_silent(self) -> None:
         for index, rank in enumerate(self._ranks):
             if rank.hello and time.monotonic() - rank.last_word > _SILENT_S:
                 self.kill()
                 message = f"Rank {index} was silent for {_SILENT_S:.0f} s."
-                raise RankFault(JobFailure(FailureKind.HANG, message))
+                raise RankFault(JobFailure(FailureKind.HANG, message), rank=index)
 
     def _refuse_late(self, deadline: float, message: str) -> None:
         if time.monotonic() > deadline:
@@ -316,7 +316,7 @@ class RankGroup:
             raise RankFault(JobFailure(FailureKind.HANG, message))
 
     def _fail(self, message: Failed) -> None:
-        fault = RankFault(JobFailure(message.kind, message.message), message.trace)
+        fault = RankFault(JobFailure(message.kind, message.message), message.trace, message.rank)
         if message.video_id is not None:
             self._closed(message).set_exception(fault)
             return
