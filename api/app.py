@@ -17,6 +17,7 @@ from api.plumbing.runtime import EXTENSION, Runtime
 from api.routes import (
     content,
     events,
+    files,
     health,
     keys,
     loras,
@@ -37,6 +38,7 @@ ENDPOINTS: Final = (
     *events.ENDPOINTS,
     *models.ENDPOINTS,
     *loras.ENDPOINTS,
+    *files.ENDPOINTS,
     *operations.ENDPOINTS,
     *keys.ENDPOINTS,
     *webhooks.ENDPOINTS,

@@ -20,7 +20,7 @@ _PATHS: Final = (
     "POST /v1/loras",
     "DELETE /v1/loras/<name>",
 )
-_FAMILIES: Final = ("batches", "files")
+_FAMILIES: Final = ("batches",)
 
 
 def register(app: Flask) -> None:
