@@ -103,6 +103,14 @@ class LoraList(Shape):
     data: list[LoraObject]
 
 
+class LoraDeleted(Shape):
+    """An adapter that is gone."""
+
+    name: str
+    object: Literal["lora.deleted"] = "lora.deleted"
+    deleted: Literal[True] = True
+
+
 class FileObject(Shape):
     """An uploaded picture; `bytes` and `sha256` are of its clean PNG."""
 

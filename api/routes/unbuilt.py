@@ -17,8 +17,6 @@ _PATHS: Final = (
     "GET /v1/videos/<video_id>/log",
     "GET /v1/events",
     "PATCH /v1/keys/<key_id>",
-    "POST /v1/loras",
-    "DELETE /v1/loras/<name>",
 )
 _FAMILIES: Final = ("batches",)
 

@@ -142,7 +142,8 @@ def drop_strays(farm: Farm) -> int:
         farm.storage.delete_tree(key)
         farm.storage.delete(key)
         found += 1
-    return found + sum(one.drop_unfinished(_GRACE_S) for one in (farm.storage, farm.saved))
+    homes = (farm.storage, farm.saved, farm.loras)
+    return found + sum(one.drop_unfinished(_GRACE_S) for one in homes)
 
 
 def strays(farm: Farm) -> Iterator[str]:

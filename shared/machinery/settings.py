@@ -133,6 +133,7 @@ class Settings(CacheSettings):
     )
     max_body_bytes: Count = Field(default=24 * 2**20, description="Largest request body.")
     max_image_bytes: Count = Field(default=16 * 2**20, description="Largest input image.")
+    max_lora_bytes: Count = Field(default=2 * 2**30, description="Largest LoRA upload.")
     file_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         default=30, description="Days that an uploaded file is kept."
     )

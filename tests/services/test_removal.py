@@ -25,6 +25,11 @@ SHA = "a" * 64
 IMAGE = {"model": "wan-tiny-i2v", "image": {"sha256": SHA, "width": 64, "height": 64}}
 
 
+@pytest.fixture
+def settings(settings, tmp_path):
+    return settings.model_copy(update={"lora_dir": tmp_path / "loras"})
+
+
 def rows(farm, table=Video) -> int:
     with farm.db.connect() as db:
         return db.scalar(select(func.count()).select_from(table))
@@ -197,6 +202,19 @@ def test_an_uploaded_file_past_its_time_goes_with_its_picture(farm):
     assert files.one(farm, young["id"], "default") == young
     assert farm.storage.names("images") == [f"{'b' * 64}.png"]
     assert removal.expire_files(farm) == 0
+
+
+def test_what_a_killed_upload_of_an_adapter_left_is_removed_when_it_is_old(farm):
+    folder = farm.settings.lora_dir
+    for name in (".dead.part", ".alive.part", "style"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0").touch()
+    for path in (folder / ".dead.part" / "0", folder / ".dead.part", folder / ".alive.part"):
+        os.utime(path, (0, 0))
+
+    assert removal.drop_strays(farm) == 1
+
+    assert sorted(path.name for path in folder.iterdir()) == [".alive.part", "style"]
 
 
 def test_a_result_past_its_time_loses_its_files_and_says_so(farm):
