@@ -112,6 +112,8 @@ class Ask:
     body: Json | None = None
     params: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    form: Mapping[str, str] | None = None  # instead of a body, with files
+    files: Mapping[str, IO[bytes]] | None = None  # read while they are sent
     repeatable: bool = True
 
 
@@ -251,7 +253,13 @@ class Client:
 
     def _send(self, ask: Ask) -> "httpx.Response":
         request = self._http.build_request(
-            ask.method, ask.path, json=ask.body, params=dict(ask.params), headers=dict(ask.headers)
+            ask.method,
+            ask.path,
+            json=ask.body,
+            data=ask.form,
+            files=ask.files,
+            params=dict(ask.params),
+            headers=dict(ask.headers),
         )
         response = self._http.send(request, stream=True)
         if not response.is_success:

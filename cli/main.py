@@ -36,6 +36,7 @@ VERBS: Final = MappingProxyType(
         "groups": ("operate", "Look at the GPU groups, drain and resume them."),
         "queue": ("operate", "Look at the queue, pause and resume it."),
         "keys": ("operate", "Make, list and revoke API keys."),
+        "loras": ("loras", "Look at the LoRA adapters, add and remove them."),
         "webhooks": ("webhooks", "Look after the addresses that are told of videos' ends."),
         "models": ("operate", "Look at the models."),
         "openapi": ("operate", "Print the OpenAPI document."),

@@ -237,6 +237,11 @@ def age_text(seconds: int) -> str:
     return f"{seconds_text(max(0.0, time.time() - seconds))} ago"
 
 
+def size_text(size: int) -> str:
+    """Show a number of bytes."""
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
+
+
 def seconds_text(seconds: float | None) -> str:
     """Show a duration in at most two units."""
     if seconds is None:

@@ -111,6 +111,7 @@ DUTIES: Final[Duties] = {
     "stopped": removal.stop_deleted,
     "purged": removal.purge,
     "expired": removal.expire,
+    "files": removal.expire_files,
     "checkpoints": removal.drop_saved,
     "steps": prune_steps,
     "idempotency": prune_idempotency,

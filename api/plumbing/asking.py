@@ -7,7 +7,7 @@ from flask import request
 
 from api.plumbing.dialects import translate
 from api.plumbing.form import read_body
-from api.plumbing.images import read_image, store
+from api.plumbing.images import read_image, store, uploaded
 from api.plumbing.registry import idempotency_key, retry_count
 from shared.jobs import intake, orders, retries
 from shared.jobs.keys import Caller
@@ -58,9 +58,12 @@ def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
         picture, named = body.files[name], True
     valid = validate(model, fields, lax=body.is_form, before=faults)
     check_rights(valid, caller)
+    return Sent(valid, _image(farm, picture, caller) if picture else None, named)
+
+
+def _image(farm: Farm, sent: object, caller: Caller) -> CleanImage:
     limit = farm.settings.max_image_bytes
-    image = read_image(picture, limit=limit) if picture else None
-    return Sent(valid, image, named)
+    return uploaded(farm, sent, caller.tenant) or read_image(sent, limit=limit)
 
 
 def settle(farm: Farm, fields: Overrides, image: ImageRef | None) -> Resolved:

@@ -14,7 +14,6 @@ from shared.vocabulary.request import Overrides
 
 DOCUMENT: Final = "wanfarm.openapi"
 _REF: Final = "#/components/schemas/{model}"
-_FORMS: Final = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
 _BODY_CODES: Final = (
     "invalid_json", "invalid_form", "unknown_field", "body_too_large", "unsupported_media_type",
 )  # fmt: skip
@@ -79,7 +78,7 @@ def _operation(route: Route[Any], refs: dict[Any, Json]) -> Json:
         required = any(field.is_required() for field in route.body.model_fields.values())
         operation["requestBody"] = {
             "required": required,
-            "content": {form: {"schema": schema} for form in _FORMS},
+            "content": {form: {"schema": schema} for form in route.forms},
         }
     return operation
 

@@ -13,6 +13,8 @@ from shared.jobs.keys import Caller, Scope
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.validation import M, validate
 
+_FORMS: Final = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
+
 
 class NoQuery(BaseModel):
     """No query parameter."""
@@ -37,6 +39,7 @@ class Route(Generic[Q]):
     summary: str
     query: type[Q]
     body: type[BaseModel] | None = None
+    forms: tuple[str, ...] = _FORMS  # in which the body may come
     returns: type[BaseModel] | None = None
     media: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()

@@ -152,6 +152,48 @@ class LoraList(Shape):
     data: list[LoraObject]
 
 
+class LoraDeleted(Shape):
+    """An adapter that is gone."""
+
+    name: str
+    object: Literal["lora.deleted"] = "lora.deleted"
+    deleted: Literal[True] = True
+
+
+class FileObject(Shape):
+    """An uploaded picture; `bytes` and `sha256` are of its clean PNG."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"] = "processed"
+    width: int
+    height: int
+    sha256: str
+    expires_at: int
+
+
+class FilePage(Shape):
+    """A page of files; go on with `after` = `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileDeleted(Shape):
+    """A file that is gone."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
 class GroupObject(Shape):
     """A GPU group as its parent last told it."""
 

@@ -11,10 +11,8 @@ _PATHS: Final = (
     "POST /v1/videos/extensions",
     "POST /v1/videos/characters",
     "PATCH /v1/keys/<key_id>",
-    "POST /v1/loras",
-    "DELETE /v1/loras/<name>",
 )
-_FAMILIES: Final = ("batches", "files")
+_FAMILIES: Final = ("batches",)
 
 
 def register(app: Flask) -> None:

@@ -5,16 +5,19 @@ Every write is one statement, so each rule holds in every snapshot, whatever was
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from sqlalchemy import select, text
+from sqlalchemy import Select, func, select, text
+from sqlalchemy.orm import InstrumentedAttribute
 
 from shared.jobs import removal
 from shared.jobs.ledger import Values
 from shared.machinery.database import snapshot
 from shared.machinery.farm import Farm
-from shared.machinery.tables import Video
+from shared.machinery.tables import File, Video
 from shared.vocabulary.states import MOVES, VideoState
+
+T = TypeVar("T")
 
 _LATE_S: Final = 30  # a lease that ran out is taken back within this time
 _PAGE: Final = 500
@@ -98,7 +101,8 @@ RULES: Final[dict[str, str]] = {
             OR used_s < -1e-6""",
 }
 FILES: Final = "a result's files are there, byte for byte"
-STRAYS: Final = "every stored file belongs to a video"
+PICTURES: Final = "an uploaded file's picture is there, byte for byte"
+STRAYS: Final = "every stored file belongs to a video or was uploaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Broken:
     """A rule that does not hold, and of what."""
 
     rule: str
-    of: str  # a video, a tenant or a stored key
+    of: str  # a video, a tenant, an uploaded file or a stored key
     what: str
 
 
@@ -122,6 +126,10 @@ def broken(farm: Farm, late_s: float = _LATE_S) -> Iterator[Broken]:
         for file in named.values():
             if what := _wrong(farm, file):
                 yield Broken(FILES, video_id, f"{file['key']} {what}")
+    for file_id, sha256 in _uploads(farm):
+        stored = {"key": removal.image_key(sha256), "sha256": sha256}
+        if what := _wrong(farm, stored):
+            yield Broken(PICTURES, file_id, f"{stored['key']} {what}")
     for key in removal.strays(farm):
         yield Broken(STRAYS, key, "nothing refers to it")
 
@@ -144,13 +152,24 @@ def _results(farm: Farm) -> Iterator[tuple[str, dict[str, Values]]]:
         select(Video.id, Video.result["files"])
         .where(Video.state == VideoState.COMPLETED, Video.delete_requested_at.is_(None))
         .where(~Video.result.has_key("expired"))
-        .order_by(Video.id)
-        .limit(_PAGE)
     )
+    return _all(farm, statement, Video.id)
+
+
+def _uploads(farm: Farm) -> Iterator[tuple[str, str]]:
+    """The pictures of all uploaded files that have not expired."""
+    return _all(farm, select(File.id, File.sha256).where(File.expires_at > func.now()), File.id)
+
+
+def _all(
+    farm: Farm, statement: Select[str, T], by: InstrumentedAttribute[str]
+) -> Iterator[tuple[str, T]]:
+    """Read rows of an id and a fact, page by page."""
     last = ""
     while True:
         with farm.db.connect() as db:
-            rows = db.execute(statement.where(Video.id > last)).all()
+            page = statement.where(by > last).order_by(by).limit(_PAGE)
+            rows = db.execute(page).all()
         if not rows:
             return
         yield from ((row[0], row[1]) for row in rows)

@@ -161,6 +161,14 @@ def _conditions(which: Filter) -> list[ColumnElement[bool]]:
     return conditions
 
 
+def user_of_lora(farm: Farm, name: str) -> str | None:
+    """Find a video that waits or runs and names an adapter."""
+    named = Video.spec["loras"].contains([{"name": name}])
+    live = Video.state.in_([VideoState.QUEUED, VideoState.IN_PROGRESS])
+    with farm.db.connect() as db:
+        return db.scalar(select(Video.id).where(live, named).limit(1))
+
+
 _PRIORITY: Final = bindparam("priority", type_=Integer)
 
 

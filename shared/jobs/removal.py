@@ -1,15 +1,18 @@
-"""How a video goes for good: mark, files, row; in this order, so that a crash leaves a mark."""
+"""How things go for good. A video: mark, files, row; in this order, so that a crash leaves a mark.
+
+An uploaded file goes the other way round, its row first: the picture may be a video's as well.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import Row, case, func, select, update
+from sqlalchemy import Row, Select, case, func, select, union, update
 from sqlalchemy import delete as sql_delete
 
 from shared.jobs import lifecycle
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
-from shared.machinery.tables import Attempt, Tenant, Video
+from shared.machinery.tables import Attempt, File, Tenant, Video
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.metrics import STORAGE_SECONDS
 from shared.vocabulary.states import MOVES, VideoState
@@ -98,6 +101,26 @@ def expire(farm: Farm) -> int:
     return len(ids)
 
 
+def delete_file(farm: Farm, file_id: str) -> None:
+    """Forget an uploaded file; videos that were made from it keep its picture."""
+    _forget_files(farm, select(File.id).where(File.id == file_id))
+
+
+def expire_files(farm: Farm) -> int:
+    """Forget uploaded files past their time; returns how many."""
+    return _forget_files(farm, select(File.id).where(File.expires_at < func.now()).limit(64))
+
+
+def _forget_files(farm: Farm, which: Select[str]) -> int:
+    gone = sql_delete(File).where(File.id.in_(which)).returning(File.sha256)
+    with farm.db.connect() as db:
+        pictures = db.scalars(gone).all()
+    for sha256 in pictures:
+        with contextlib.suppress(WanfarmError):  # of the store; `drop_strays` looks again
+            _drop_unused_image(farm, sha256)
+    return len(pictures)
+
+
 def drop_saved(farm: Farm) -> int:
     """Remove saved latents of videos that are over; returns of how many.
 
@@ -125,7 +148,8 @@ def drop_strays(farm: Farm) -> int:
         farm.storage.delete_tree(key)
         farm.storage.delete(key)
         found += 1
-    return found + sum(one.drop_unfinished(_GRACE_S) for one in (farm.storage, farm.saved))
+    homes = (farm.storage, farm.saved, farm.loras)
+    return found + sum(one.drop_unfinished(_GRACE_S) for one in homes)
 
 
 def strays(farm: Farm) -> Iterator[str]:
@@ -145,8 +169,7 @@ def strays(farm: Farm) -> Iterator[str]:
                 yield from (f"videos/{video_id}/{one}" for one in folders if one != str(row.kept))
     for names in _pages(farm.storage.names("images")):
         hashes = [name.partition(".")[0] for name in names]
-        with farm.db.connect() as db:
-            used = set(db.scalars(select(Video.image_sha256).where(Video.image_sha256.in_(hashes))))
+        used = _used_images(farm, hashes)
         yield from (
             image_key(one) for one in hashes if one not in used and _is_old(farm, image_key(one))
         )
@@ -165,10 +188,16 @@ def _pages(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _drop_unused_image(farm: Farm, sha256: str) -> None:
     """Remove an image at once, if it may be; upkeep looks again at one that was just sent."""
-    used = select(Video.id).where(Video.image_sha256 == sha256).limit(1)
+    if not _used_images(farm, [sha256]) and _is_old(farm, image_key(sha256)):
+        farm.storage.delete(image_key(sha256))
+
+
+def _used_images(farm: Farm, hashes: Sequence[str]) -> set[str]:
+    """Tell which of these images a video or an uploaded file refers to."""
+    videos = select(Video.image_sha256).where(Video.image_sha256.in_(hashes))
+    files = select(File.sha256).where(File.sha256.in_(hashes))
     with farm.db.connect() as db:
-        if db.scalar(used) is None and _is_old(farm, image_key(sha256)):
-            farm.storage.delete(image_key(sha256))
+        return set(db.scalars(union(videos, files)))
 
 
 def _is_old(farm: Farm, key: str) -> bool:

@@ -31,12 +31,13 @@ class CleanImage:
     png: bytes
 
 
-def clean(content: bytes, *, limit: int) -> CleanImage:
+def clean(content: bytes, *, limit: int, param: str = PARAM) -> CleanImage:
     """Decode an image file and encode it anew.
 
     Args:
         content: a PNG, JPEG or WebP.
         limit: the most bytes that are taken.
+        param: the field that brought it.
 
     Raises:
         WanfarmError: `invalid_image` or `image_too_large`.
@@ -45,9 +46,9 @@ def clean(content: bytes, *, limit: int) -> CleanImage:
         raise WanfarmError(
             "image_too_large",
             f"The image has {len(content)} bytes. This farm takes {limit}. Send a smaller one.",
-            param=PARAM,
+            param=param,
         )
-    image = _clean(content)
+    image = _clean(content, param)
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=3)
     png = out.getvalue()
@@ -55,27 +56,27 @@ def clean(content: bytes, *, limit: int) -> CleanImage:
     return CleanImage(ImageRef(sha256=sha256, width=image.width, height=image.height), png)
 
 
-def invalid(why: str) -> WanfarmError:
+def invalid(why: str, param: str = PARAM) -> WanfarmError:
     """Refuse what is no usable image."""
     return WanfarmError(
         "invalid_image",
-        f"input_reference is no image that can be used. {why} Send a PNG, JPEG or WebP of "
+        f"{param} is no image that can be used. {why} Send a PNG, JPEG or WebP of "
         f"{_LEAST_SIDE} to {_MOST_SIDE} pixels a side.",
-        param=PARAM,
+        param=param,
     )
 
 
-def _clean(content: bytes) -> Image.Image:
+def _clean(content: bytes, param: str) -> Image.Image:
     """Decode by content, never by name; turn upright, drop metadata and transparency."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _check_shape(image)
+            _check_shape(image, param)
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):
-                raise invalid("It has 16 or 32 bits per channel.")
+                raise invalid("It has 16 or 32 bits per channel.", param)
             return _flat(upright)
     except _BROKEN as err:
-        raise invalid("It cannot be decoded.") from err
+        raise invalid("It cannot be decoded.", param) from err
 
 
 def _flat(image: Image.Image) -> Image.Image:
@@ -88,7 +89,7 @@ def _flat(image: Image.Image) -> Image.Image:
     return flat
 
 
-def _check_shape(image: Image.Image) -> None:
+def _check_shape(image: Image.Image, param: str) -> None:
     least, most = min(image.size), max(image.size)
     if least < _LEAST_SIDE or most > _MOST_SIDE or image.width * image.height > _MOST_PIXELS:
-        raise invalid(f"It is {image.width}x{image.height} pixels.")
+        raise invalid(f"It is {image.width}x{image.height} pixels.", param)

@@ -135,6 +135,10 @@ class Settings(CacheSettings):
     )
     max_body_bytes: Count = Field(default=24 * 2**20, description="Largest request body.")
     max_image_bytes: Count = Field(default=16 * 2**20, description="Largest input image.")
+    max_lora_bytes: Count = Field(default=2 * 2**30, description="Largest LoRA upload.")
+    file_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        default=30, description="Days that an uploaded file is kept."
+    )
     max_queued_per_key: Count = Field(default=100, description="Waiting videos of one key.")
     max_queued: Count = Field(default=1000, description="Waiting videos in all.")
     max_streams: Count = Field(default=12, description="Held-open answers per API process.")

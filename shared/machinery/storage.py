@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
+from shared.machinery.disk import sync
 from shared.vocabulary.errors import WanfarmError
 
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*")
@@ -156,7 +157,7 @@ class LocalStorage:
                 content.seek(0)
                 stored = _copy(content, temporary, key)
                 temporary.replace(target)
-                _sync_folder(target.parent)
+                sync(target.parent)
             except OSError as err:
                 with contextlib.suppress(OSError):
                     temporary.unlink()
@@ -252,14 +253,6 @@ def _copy(content: BinaryIO, target: Path, key: str) -> Stored:
         write.flush()
         os.fsync(write.fileno())
     return Stored(key, size, digest.hexdigest())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _refusal(err: OSError) -> WanfarmError:

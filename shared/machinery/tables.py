@@ -307,6 +307,29 @@ class WebhookDelivery(Base):
     )  # fmt: skip
 
 
+class File(Base):
+    """A picture that was uploaded to be used by many videos; they keep it when this goes."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"))
+    sha256: Mapped[str] = mapped_column(String(64))  # names the stored PNG
+    bytes: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    filename: Mapped[str] = mapped_column(String(255))  # as its sender called it first
+    purpose: Mapped[str] = mapped_column(String(24))  # as OpenAI's API has it; lists may ask for it
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]  # later again by every upload of the same picture
+
+    __table_args__ = (
+        Index("files_picture", "sha256", "tenant", unique=True),
+        Index("files_page", "tenant", text("id DESC")),
+        Index("files_expires", "expires_at"),
+    )
+
+
 class Idempotency(Base):
     """Which object a client's Idempotency-Key made, and of what request."""
 

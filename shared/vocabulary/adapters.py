@@ -5,13 +5,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from shared.vocabulary.catalog import Model
+from shared.vocabulary.catalog import MODELS, Model
+from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.lora_keys import Misfit, Unusable, homes_of, layers_of
 from shared.vocabulary.request import Overrides
 from shared.vocabulary.spec import LoraRef
+from shared.vocabulary.transformer import Shape, parameters_of
 
 # The four steps that the published lightx2v pairs were trained for: t = 1000, 937.5, 833.3, 625.
 _DISTILLED: Final = {"shift": 5.0, "sampler": "euler", "cache": "off"}
 _SIGMAS: Final = [1.0, 0.75, 0.5, 0.25]
+# One model of each: those of a family differ in the channels of their latents only.
+FAMILIES: Final = {model.family: model for model in MODELS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,68 @@ class Findings(Protocol):
 
     def warn(self, param: str, code: str, message: str) -> None:
         """Note what the sender should know."""
+
+
+def family_of(files: Mapping[str, Mapping[str, Shape]], wanted: str | None) -> str | None:
+    """Find the family of models that an adapter's files fit.
+
+    Args:
+        files: the shapes of each file's tensors, by the field that brought it: `file`, or
+            `file_high` and `file_low`.
+        wanted: the family that the sender names.
+
+    Returns:
+        The family; None when nobody named it and the files fit several.
+
+    Raises:
+        WanfarmError: `invalid_lora` or `lora_mismatch`.
+    """
+    asked = [wanted] if wanted else [*FAMILIES]
+    faults = {family: _misfit(files, FAMILIES[family]) for family in asked}
+    found = [family for family, fault in faults.items() if fault is None]
+    if found:
+        return found[0] if len(found) == 1 else None
+    raise (faults[wanted] if wanted else None) or _fits_nobody(min(files))
+
+
+def _misfit(files: Mapping[str, Mapping[str, Shape]], model: Model) -> WanfarmError | None:
+    """Say why the files do not fit a model, if so."""
+    if model.experts == 1 and "file" not in files:
+        return WanfarmError(
+            "lora_mismatch",
+            f"{min(files)} is for one of two experts. Models of the family {model.family} have "
+            "one. Send its weights as `file`.",
+            param=min(files),
+        )
+    homes = homes_of(parameters_of(model))
+    for field, shapes in files.items():
+        try:
+            layers_of(shapes, homes)
+        except Misfit as err:
+            why = f"{field} {str(err)[:150]}. It was held against the family {model.family}. "
+            told = why + "Send a LoRA that is made for it."
+            return WanfarmError("lora_mismatch", told, param=field)
+        except Unusable as err:
+            raise unusable(field, str(err)) from err
+    return None
+
+
+def unusable(field: str, why: str) -> WanfarmError:
+    """Refuse a file that is no LoRA."""
+    return WanfarmError(
+        "invalid_lora",
+        f"{field} {why[:170]}. Nothing was installed. Send a LoRA in one safetensors file.",
+        param=field,
+    )
+
+
+def _fits_nobody(field: str) -> WanfarmError:
+    return WanfarmError(
+        "lora_mismatch",
+        f"{field} fits no family of models. This farm has {', '.join(FAMILIES)}. "
+        "Send `family` as well to be told which key does not fit.",
+        param=field,
+    )
 
 
 def distilled_pair(model: Model) -> str:

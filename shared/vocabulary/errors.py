@@ -28,8 +28,8 @@ CODES: Final = MappingProxyType(
         _REQUEST,
         "invalid_json invalid_form invalid_header ambiguous_form duplicate_field unknown_field "
         "missing_field invalid_value invalid_cache_policy conflicting_fields not_for_model "
-        "image_required image_not_allowed invalid_image url_fetch_disabled lora_mismatch "
-        "use_batches unsupported_feature invalid_cursor",
+        "image_required image_not_allowed invalid_image invalid_lora url_fetch_disabled "
+        "lora_mismatch use_batches unsupported_feature invalid_cursor",
     )
     | _codes(401, "authentication_error", "missing_key invalid_key")
     | _codes(403, "permission_error", "scope_missing priority_not_allowed csrf_failed link_invalid")
@@ -37,12 +37,14 @@ CODES: Final = MappingProxyType(
         404,
         "not_found_error",
         "not_found video_not_found model_not_found lora_not_found group_not_found key_not_found "
-        "webhook_not_found",
+        "webhook_not_found file_not_found",
     )
-    | _codes(409, "conflict_error", "video_not_ready not_cancellable not_queued")
+    | _codes(
+        409, "conflict_error", "video_not_ready not_cancellable not_queued lora_exists lora_in_use"
+    )
     | _codes(410, "not_found_error", "content_gone")
     | _codes(405, _REQUEST, "method_not_allowed")
-    | _codes(413, _REQUEST, "body_too_large image_too_large")
+    | _codes(413, _REQUEST, "body_too_large image_too_large lora_too_large")
     | _codes(415, _REQUEST, "unsupported_media_type")
     | _codes(416, _REQUEST, "range_not_satisfiable")
     | _codes(422, _REQUEST, "idempotency_key_reused does_not_fit")

@@ -65,12 +65,15 @@ Metadata = Annotated[
 
 
 class InputReference(BaseModel):
-    """An input image: a data URL. A file part or a bare data URL does as well."""
+    """An input image: a data URL, or the id of an uploaded file.
+
+    A file part does as well, and so does either of them bare.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     image_url: str | None = Field(default=None, description="`data:image/...;base64,...`")
-    file_id: str | None = Field(default=None, description="Not supported yet.")
+    file_id: str | None = Field(default=None, description="`file_...`, from /v1/files.")
 
 
 class Overrides(BaseModel):

@@ -25,6 +25,7 @@ _TYPES: Final = {
     "model_type": "It must be an object.",
     "model_attributes_type": "It must be an object.",
     "list_type": "It must be a list.",
+    "is_instance_of": "It must be a file part.",
 }
 _BOUNDS: Final = {
     "greater_than_equal": "It must be at least {ge:g}.",

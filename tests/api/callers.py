@@ -2,12 +2,14 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from sqlalchemy import func, select
-from werkzeug.test import TestResponse
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import TestResponse, encode_multipart
 
 from shared.jobs import keys, lifecycle, running
 from shared.jobs.scheduling import Offer
@@ -80,6 +82,17 @@ class Hand:
         report = {"phase_seconds": {"load": 1.0, "denoise": 2.0}, "peak_memory_bytes": 2**21}
         report |= {"steps": []} | (cost or {})
         lifecycle.complete(self.farm, fence, result, report, warnings)
+
+
+def form(**parts: bytes | str | FileStorage) -> dict[str, Any]:
+    """What to send a form with; bytes go as files. However large, it is made in memory."""
+    files = {
+        name: FileStorage(io.BytesIO(part), "a.bin")
+        for name, part in parts.items()
+        if isinstance(part, bytes)
+    }
+    boundary, body = encode_multipart(parts | files)
+    return {"data": body, "content_type": f"multipart/form-data; boundary={boundary}"}
 
 
 def rows(farm: Farm) -> int:

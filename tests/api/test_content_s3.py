@@ -1,5 +1,6 @@
 """The bytes of a video that is in a bucket: we say who may have it, the bucket sends it."""
 
+import hashlib
 import io
 
 import httpx
@@ -102,6 +103,18 @@ def test_an_input_image_is_stored_and_shown_from_there(api: Caller, farm):
 
     assert httpx.get(shown.location).headers["Content-Type"] == "image/png"
     assert len(farm.storage.names("images")) == 1
+
+
+def test_an_uploaded_file_is_fetched_from_there_and_makes_videos(api: Caller):
+    sent = {"file": (io.BytesIO(png()), "a.png")}
+    file = api.post("/v1/files", data=sent).json
+
+    shown = httpx.get(api.get(f"/v1/files/{file['id']}/content").location)
+    made = api.make(model="wan-tiny-i2v", input_reference=file["id"])
+
+    assert hashlib.sha256(shown.content).hexdigest() == file["sha256"]
+    assert shown.headers["Content-Disposition"] == f"inline; filename={file['id']}.png"
+    assert made["spec"]["image"]["sha256"] == file["sha256"]
 
 
 def test_a_bucket_that_is_away_is_told(settings, farm, finished):

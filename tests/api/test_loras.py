@@ -50,13 +50,6 @@ def test_an_adapter_that_is_not_there_is_not_found(api: Caller):
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "lora_not_found")
 
 
-@pytest.mark.parametrize("method", ["post", "delete"])
-def test_uploads_are_not_built(api: Caller, method):
-    path = "/v1/loras" if method == "post" else "/v1/loras/film-grain"
-
-    assert getattr(api, method)(path).json["error"]["code"] == "unsupported_feature"
-
-
 def test_a_video_keeps_its_adapters_and_a_remix_too(api: Caller):
     asked = {"name": "film-grain", "strength": 0.5, "target": "high"}
 

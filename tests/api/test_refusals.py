@@ -78,8 +78,8 @@ CASES = {
     ),
     "uploaded file": (
         as_json(input_reference={"file_id": "file_1"}),
-        "unsupported_feature input_reference",
-        "keeps no uploads",
+        "file_not_found input_reference",
+        "names the file 'file_1'",
     ),
     "bad base64": (
         as_json(input_reference="data:image/png;base64,%%%"),
@@ -317,7 +317,7 @@ ADDRESSES = [
     ("get", "/v1/videos?wait=61", 400, "unknown_field"),
     ("post", "/v1/videos/edits", 400, "unsupported_feature"),
     ("post", "/v1/batches", 400, "unsupported_feature"),
-    ("delete", "/v1/loras/film-grain", 400, "unsupported_feature"),
+    ("delete", "/v1/files/file_1", 404, "file_not_found"),
 ]
 
 

@@ -23,6 +23,7 @@ def main(url: str, key: str) -> None:
     content(client, done)
     refusals(client, url, done)
     image(client)
+    files(client)
     models = [model.id for model in client.models.list()]
     assert "wan-tiny-t2v" in models, models
     sys.stdout.write(json.dumps({"openai": openai.__version__, "models": len(models)}))
@@ -103,6 +104,26 @@ def image(client: OpenAI) -> None:
         size="64x64",
         extra_body={"frames": 5, "steps": 2},
     )
+    assert client.videos.poll(video.id).status == "completed"
+
+
+def files(client: OpenAI) -> None:
+    """A picture is uploaded once, and a video is made from its id."""
+    made = client.files.create(file=("picture.png", io.BytesIO(PNG)), purpose="vision")
+    assert (made.object, made.status, made.purpose) == ("file", "processed", "vision"), made
+    assert (made.filename, made.expires_at > made.created_at) == ("picture.png", True), made
+    assert client.files.retrieve(made.id).to_dict() == made.to_dict()
+    assert [one.id for one in client.files.list()] == [made.id]
+    assert len(client.files.content(made.id).read()) == made.bytes
+    video = client.videos.create(
+        prompt="it moves",
+        model="wan-tiny-i2v",
+        size="64x64",
+        extra_body={"frames": 5, "steps": 2, "input_reference": {"file_id": made.id}},
+    )
+    assert client.files.delete(made.id).deleted is True
+    gone = refused(openai.NotFoundError, client.files.retrieve, made.id)
+    assert gone.code == "file_not_found", gone
     assert client.videos.poll(video.id).status == "completed"
 
 

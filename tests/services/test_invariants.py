@@ -1,13 +1,14 @@
 """The rules of the ledger: all hold over a busy farm, and each finds what breaks it."""
 
+import hashlib
 import subprocess
 import sys
 
 import pytest
 from sqlalchemy import delete, insert, text, update
 
-from shared.jobs import invariants, lifecycle, removal, running
-from shared.jobs.invariants import FILES, RULES, STRAYS
+from shared.jobs import files, invariants, keys, lifecycle, removal, running
+from shared.jobs.invariants import FILES, PICTURES, RULES, STRAYS
 from shared.machinery.tables import Attempt, Event, Tenant, Video
 from tests.farm.conftest import ROOT, environment
 from tests.services.jobs import (
@@ -202,6 +203,19 @@ def test_a_file_that_is_gone_or_changed_is_found(farm):
     farm.storage.path(f"videos/{changed}/1/video.mp4").write_bytes(b"mp5")
 
     assert rules_of(farm) == {(FILES, gone), (FILES, changed)}
+
+
+def test_a_picture_that_was_uploaded_and_is_gone_is_found(farm):
+    keys.ensure_tenant(farm, "default")
+    sha256 = hashlib.sha256(b"png").hexdigest()
+    about = {"bytes": 3, "width": 64, "height": 64, "filename": "a.png", "purpose": "vision"}
+    farm.storage.put_bytes(b"png", removal.image_key(sha256))
+    file = files.add(farm, "default", about | {"sha256": sha256})
+    assert rules_of(farm) == set()
+
+    farm.storage.delete(removal.image_key(sha256))
+
+    assert rules_of(farm) == {(PICTURES, file["id"])}
 
 
 def verify(farm) -> subprocess.CompletedProcess[str]:

@@ -4,10 +4,10 @@ import os
 import time
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
-from shared.jobs import lifecycle, queries, removal, running
-from shared.machinery.tables import Attempt, Event, Video
+from shared.jobs import files, keys, lifecycle, queries, removal, running
+from shared.machinery.tables import Attempt, Event, File, Video
 from shared.vocabulary.errors import WanfarmError
 from tests.services.jobs import (
     DIED,
@@ -23,6 +23,11 @@ from tests.services.jobs import (
 
 SHA = "a" * 64
 IMAGE = {"model": "wan-tiny-i2v", "image": {"sha256": SHA, "width": 64, "height": 64}}
+
+
+@pytest.fixture
+def settings(settings, tmp_path):
+    return settings.model_copy(update={"lora_dir": tmp_path / "loras"})
 
 
 def rows(farm, table=Video) -> int:
@@ -163,6 +168,53 @@ def test_an_image_is_kept_while_another_video_uses_it(farm):
 
     removal.delete(farm, second, by="a person")
     assert not farm.storage.exists(key)
+
+
+def uploaded(farm, tenant: str = "default", sha256: str = SHA) -> dict:
+    """A file whose picture was stored a while ago."""
+    age(farm, farm.storage.put_bytes(b"png", removal.image_key(sha256)).key)
+    keys.ensure_tenant(farm, tenant)
+    about = {"bytes": 3, "width": 64, "height": 64, "filename": "a.png", "purpose": "vision"}
+    return files.add(farm, tenant, about | {"sha256": sha256})
+
+
+def test_a_picture_goes_with_the_last_that_refers_to_it(farm):
+    """Two tenants' files and a video: none of them takes it from the others."""
+    mine, theirs = uploaded(farm), uploaded(farm, "others")
+    video_id, key = submit(farm, **IMAGE), removal.image_key(SHA)
+
+    removal.delete_file(farm, mine["id"])
+    assert (removal.drop_strays(farm), farm.storage.exists(key)) == (0, True)
+    removal.delete(farm, video_id, by="a person")
+    assert (removal.drop_strays(farm), farm.storage.exists(key)) == (0, True)
+    removal.delete_file(farm, theirs["id"])
+    assert not farm.storage.exists(key)
+
+
+def test_an_uploaded_file_past_its_time_goes_with_its_picture(farm):
+    old, young = uploaded(farm), uploaded(farm, sha256="b" * 64)
+    with farm.db.connect() as db:
+        db.execute(update(File).where(File.id == old["id"]).values(expires_at=ago(1)))
+
+    assert removal.expire_files(farm) == 1
+
+    assert rows(farm, File) == 1
+    assert files.one(farm, young["id"], "default") == young
+    assert farm.storage.names("images") == [f"{'b' * 64}.png"]
+    assert removal.expire_files(farm) == 0
+
+
+def test_what_a_killed_upload_of_an_adapter_left_is_removed_when_it_is_old(farm):
+    folder = farm.settings.lora_dir
+    for name in (".dead.part", ".alive.part", "style"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0").touch()
+    for path in (folder / ".dead.part" / "0", folder / ".dead.part", folder / ".alive.part"):
+        os.utime(path, (0, 0))
+
+    assert removal.drop_strays(farm) == 1
+
+    assert sorted(path.name for path in folder.iterdir()) == [".alive.part", "style"]
 
 
 def test_a_result_past_its_time_loses_its_files_and_says_so(farm):

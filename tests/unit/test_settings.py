@@ -82,6 +82,8 @@ WRONG = {
     "default_image_model": "wan3",
     "max_body_bytes": 0,
     "max_image_bytes": 0,
+    "max_lora_bytes": 0,
+    "file_days": 0,
     "max_queued_per_key": 0,
     "max_queued": -1,
     "max_streams": 0,

@@ -16,6 +16,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from shared.vocabulary.lora_keys import Unusable, homes_of, layers_of
 from shared.vocabulary.spec import FailureKind
 from worker.engine.contract import LoraFiles
 from worker.engine.faults import EngineFault
@@ -23,39 +24,7 @@ from worker.engine.kernels.precision import Linear8, lowered
 from worker.engine.model.originals import Originals
 from worker.engine.result import Expert
 
-_PREFIX: Final = re.compile(
-    r"^(base_model\.model\.|model\.)?(diffusion_model\.|transformer\.|lora_unet_|lora_transformer_)?"
-)
-_KEY: Final = re.compile(
-    r"(?P<place>.+?)\.(?:"
-    r"(?P<down>lora_A(?:\.\w+)?\.weight|lora[_.]down\.weight)|"
-    r"(?P<up>lora_B(?:\.\w+)?\.weight|lora[_.]up\.weight)|"
-    r"(?P<up_bias>lora_B(?:\.\w+)?\.bias)|(?P<alpha>alpha)|"
-    r"(?P<diff>diff)|(?P<diff_b>diff_b))$"
-)
-_DORA: Final = ("dora_scale", "lora_magnitude_vector")
 _METADATA: Final = "lora_adapter_metadata"  # where diffusers keeps what peft was told
-# From diffusers' names to those of the Wan code; both are found in adapters.
-_ORIGINAL: Final = (
-    ("attn1.", "self_attn."),
-    ("attn2.", "cross_attn."),
-    ("to_out.0", "o"),
-    ("to_q", "q"),
-    ("to_k", "k"),
-    ("to_v", "v"),
-    ("add_k_proj", "k_img"),
-    ("add_v_proj", "v_img"),
-    ("norm_added_k", "norm_k_img"),
-    ("ffn.net.0.proj", "ffn.0"),
-    ("ffn.net.2", "ffn.2"),
-    ("norm2", "norm3"),
-    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
-    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
-    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
-    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
-    ("condition_embedder.time_proj", "time_projection.1"),
-    ("proj_out", "head.head"),
-)
 
 Delta = Callable[[torch.device], Tensor]  # gives strength x change, fp32, in the weight's shape
 
@@ -215,56 +184,35 @@ class _File:
         Raises:
             EngineFault: kind `bad_lora`, naming the first key that cannot be merged.
         """
-        layers = self._layers(homes)
-        if not layers:
-            _refuse(self._name, "holds no weights")
-        for place, keys in layers.items():
+        for place, keys in self._layers(homes).items():
             yield from self._layer(keys, homes[place])
 
     def _layers(self, homes: dict[str, Weights]) -> dict[str, dict[str, str]]:
         """Sort the keys: layer: kind: key."""
-        layers: dict[str, dict[str, str]] = {}
-        for key in self._file.keys():  # noqa: SIM118 - a file, not a dict
-            if key.endswith(_DORA):
-                _refuse(self._name, f"has the DoRA scale '{key}', which cannot be merged")
-            found = _KEY.match(_PREFIX.sub("", key))
-            place = _flat(found["place"]) if found else ""
-            if found is None or place not in homes:
-                _refuse(self._name, f"has the key '{key}', which has no home in this model")
-            assert found.lastgroup
-            layers.setdefault(place, {})[found.lastgroup] = key
-        return layers
+        keys: list[str] = self._file.keys()
+        rooms = {
+            place: {kind: tuple(spot.tensor.shape) for kind, spot in home.items()}
+            for place, home in homes.items()
+        }
+        try:
+            return layers_of({key: tuple(self._shape(key)) for key in keys}, rooms)
+        except Unusable as unusable:
+            raise _fault(self._name, str(unusable)) from unusable
 
     def _layer(self, keys: dict[str, str], home: Weights) -> Iterator[tuple[Spot, Delta]]:
-        if ("down" in keys) != ("up" in keys) or not keys.keys() - {"alpha"}:
-            _refuse(self._name, f"has only half of a pair: '{min(keys.values())}'")
         scale = self._strength
         if "down" in keys:
             scale *= self._alpha(keys) if "alpha" in keys else self._told_scale(keys)
             down, up = keys["down"], keys["up"]
-            self._check_pair(down, up, home["weight"].tensor)
             yield home["weight"], lambda device: scale * self._product(down, up, device)
         factors = {"up_bias": scale, "diff": self._strength, "diff_b": self._strength}
         for kind in keys.keys() & factors:
-            yield self._plain(keys[kind], home, factors[kind], to_bias=kind != "diff")
+            spot = home["weight" if kind == "diff" else "bias"]
+            yield spot, partial(self._plain, keys[kind], factors[kind])
 
-    def _plain(
-        self, key: str, home: Weights, factor: float, *, to_bias: bool
-    ) -> tuple[Spot, Delta]:
-        """A change that is stored as it is."""
-        spot = home.get("bias" if to_bias else "weight")
-        if spot is None:
-            _refuse(self._name, f"has the key '{key}', which has no home in this model")
-        if self._shape(key) != list(spot.tensor.shape):
-            self._refuse_shape(key)
-        return spot, lambda device: factor * self._read(key, device)
-
-    def _check_pair(self, down: str, up: str, weight: Tensor) -> None:
-        rank, *inner = self._shape(down)
-        if inner != list(weight.shape[1:]):
-            self._refuse_shape(down)
-        if self._shape(up)[:2] != [weight.shape[0], rank]:
-            self._refuse_shape(up)
+    def _plain(self, key: str, factor: float, device: torch.device) -> Tensor:
+        """Read a change that is stored as it is."""
+        return factor * self._read(key, device)
 
     def _product(self, down: str, up: str, device: torch.device) -> Tensor:
         a, b = self._read(down, device), self._read(up, device)
@@ -287,48 +235,23 @@ class _File:
     def _shape(self, key: str) -> list[int]:
         return list(self._file.get_slice(key).get_shape())
 
-    def _refuse_shape(self, key: str) -> NoReturn:
-        _refuse(self._name, f"has '{key}' in a shape {self._shape(key)} that does not fit")
-
 
 def _homes(
     expert: Expert, transformer: WanTransformer3DModel, originals: Originals
 ) -> dict[str, Weights]:
-    """Every layer by its names in diffusers and in the Wan code, with kohya's `_` for `.`."""
-    homes: dict[str, Weights] = {}
-
-    def add(name: str, spot: Spot) -> None:
-        place, _, kind = name.rpartition(".")
-        if kind not in {"weight", "bias"}:  # a table that is a parameter itself
-            place, kind = name, "weight"
-        for known in (place, _original(place)):
-            homes.setdefault(_flat(known), {})[kind] = spot
-
-    for name, parameter in transformer.named_parameters():
-        add(_bare(name), Spot(parameter))
+    """Find every weight and bias, by the names of its layer."""
+    spots = {_bare(name): Spot(parameter) for name, parameter in transformer.named_parameters()}
     for name, layer in transformer.named_modules():
         if isinstance(layer, Linear8):
             weight = f"{_bare(name)}.weight"
-            add(weight, Spot(layer.weight, layer.scale, partial(originals.read, expert, weight)))
-            add(f"{_bare(name)}.bias", Spot(layer.bias))
-    return homes
+            spots[weight] = Spot(layer.weight, layer.scale, partial(originals.read, expert, weight))
+            spots[f"{_bare(name)}.bias"] = Spot(layer.bias)
+    return homes_of(spots)
 
 
 def _bare(name: str) -> str:
     """Name a part as if its block stood in no wrapper."""
     return re.sub(r"^blocks\.0\.inner\.", "blocks.", name)
-
-
-def _original(place: str) -> str:
-    for ours, theirs in _ORIGINAL:
-        place = place.replace(ours, theirs)
-    if place == "scale_shift_table":
-        return "head.modulation"
-    return place.replace("scale_shift_table", "modulation")
-
-
-def _flat(place: str) -> str:
-    return place.replace(".", "_")
 
 
 def _told(metadata: dict[str, str]) -> dict[str, Any]:
