@@ -33,6 +33,7 @@ VERBS: Final = MappingProxyType(
         "provenance": ("records", "Show how a video was made."),
         "download": ("videos", "Save a finished video."),
         "rm": ("videos", "Delete videos."),
+        "compare": ("compare", "Measure how two videos differ."),
         "groups": ("operate", "Look at the GPU groups, drain and resume them."),
         "queue": ("operate", "Look at the queue, pause and resume it."),
         "keys": ("operate", "Make, list and revoke API keys."),

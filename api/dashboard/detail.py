@@ -17,7 +17,7 @@ from api.dashboard.views import (
     remaining,
 )
 from api.dashboard.words import duration, number, quoted
-from shared.jobs import queries
+from shared.jobs import presenters, queries
 from shared.jobs.ledger import Values
 from shared.jobs.provenance import cache_used
 from shared.machinery.farm import Farm
@@ -65,6 +65,7 @@ class JobPage:
     cache: CacheCard | None
     timeline: list[Moment]
     settings: list[Setting]
+    original: str | None  # what it was remixed from, where both can be played
     poster: str | None
     run_s: float | None
     gpu_seconds: float
@@ -101,7 +102,8 @@ def job_page(farm: Farm, row: Values, base_url: str) -> JobPage:
         pace=_pace(lines, detail),
         cache=cache_card(told, report),
         timeline=timeline(row, queries.events(farm, row["id"], limit=_ALL_EVENTS)),
-        settings=_settings(row, spec),
+        settings=settings_of(row, spec),
+        original=_original(farm, row),
         poster=poster_url(row),
         run_s=_run_s(row),
         gpu_seconds=queries.gpu_seconds(row["attempts"]),
@@ -118,6 +120,13 @@ def _report(row: Values) -> Values | None:
     """The report of the attempt that completed; None while there is none."""
     reports: list[Values] = [one["report"] for one in row["attempts"] if one["report"]]
     return reports[-1] if reports else None
+
+
+def _original(farm: Farm, row: Values) -> str | None:
+    if row["remixed_from"] is None or not presenters.has_files(row):
+        return None
+    original = queries.one(farm, row["remixed_from"], row["tenant"])
+    return original["id"] if original and presenters.has_files(original) else None
 
 
 def _run_s(row: Values) -> float | None:
@@ -153,7 +162,8 @@ def _pace(lines: list[StepLine], detail: Values) -> str:
     return " · ".join(parts)
 
 
-def _settings(row: Values, spec: GenerationSpec) -> list[Setting]:
+def settings_of(row: Values, spec: GenerationSpec) -> list[Setting]:
+    """List what was asked of a video, or filled in for it."""
     asked = set(row["asked"])
 
     def source(*names: str, otherwise: str = "default") -> str:

@@ -28,6 +28,7 @@ _TITLES: Final = {
     403: "Not allowed",
     404: "Nothing here",
     409: "Not in this state",
+    410: "No file any more",
     429: "Too much at once",
     503: "Not available now",
 }

@@ -69,6 +69,7 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
         stage.submit(prompt, model=MODEL, seed=seed, steps=steps)
         for prompt, seed, steps in (
             ("a red ball passes behind a blue square", 7, 20),
+            ("a red ball passes behind a blue square", 7, 6),
             ("a green triangle crosses a pink star on a white background", 1138402, 10),
             ("a yellow star sinks over a gradient from navy to black", 42, 14),
         )
@@ -82,7 +83,8 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
     eventually(lambda: (_row(stage, running)["detail"] or {}).get("step", 0) > 21, within=240)
 
     pages = {"overview": "/", "jobs": "/jobs", "job-running": f"/jobs/{running}"}
-    pages |= {"job-done": f"/jobs/{made[0]}", "new": f"/new?from={made[1]}"}
+    pages |= {"job-done": f"/jobs/{made[0]}", "new": f"/new?from={made[2]}"}
+    pages |= {"compare": f"/compare?ids={made[1]},{made[0]}"}
     for theme in ("dark", "light"):
         for size, width in ((DESK, "wide"), (PHONE, "phone")):
             visitor = visit("/", size=size)
@@ -99,6 +101,8 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
 
 
 SHOW_A_FRAME = """async () => {
+  document.querySelector("[value=wipe]")?.click();
+  document.getElementById("last")?.click();
   const player = document.getElementById("player");
   if (!player) return;
   player.preload = "auto";

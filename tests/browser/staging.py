@@ -1,7 +1,7 @@
 """Plays a worker's part by the very functions a worker calls, so that pages have life."""
 
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -18,6 +18,19 @@ from shared.vocabulary.states import GroupState
 
 HIGH, STEPS = 9, 20  # the switch of the 20-step miniature
 _LANES = {"cond": "XXXXccXccXXXccXccXcc", "uncond": "XXXXccXccXXXccXXcXcc"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The file that a job ends with: a moving test picture, by default in the miniature's shape."""
+
+    width: int = 128
+    height: int = 128
+    frames: int = 33
+    fps: int = 16
+
+
+CLIP = Clip()
 
 
 @dataclass
@@ -67,15 +80,15 @@ class Stage:
         for step in range(1, upto + 1):
             self.step(fence, step)
 
-    def complete(self, fence: Fence, *, pattern: dict | None = None) -> None:
+    def complete(self, fence: Fence, *, pattern: dict | None = None, clip: Clip = CLIP) -> None:
         for name, progress in (("decode", 90), ("encode", 96), ("store", 98)):
             self.phase(fence, name, progress, detail_at(STEPS))
-        files = self._files(fence)
+        files = self._files(fence, clip)
         video = files["video"]
         result = {
-            "attempt": fence.attempt, "width": 128, "height": 128, "frames": 33, "fps": 16,
-            "codec": "h264", "files": files, "bytes": video["bytes"], "sha256": video["sha256"],
-        }  # fmt: skip
+            "attempt": fence.attempt, "codec": "h264", "files": files, "bytes": video["bytes"],
+            "sha256": video["sha256"],
+        } | asdict(clip)  # fmt: skip
         report = {
             "phase_seconds": {"text_encode": 0.2, "denoise": 6.1, "decode": 0.6, "encode": 0.2},
             "switch_step": HIGH,
@@ -100,13 +113,13 @@ class Stage:
             self.farm, who, groups.Reading(condition, "wan-tiny-t2v", video_id, devices=devices)
         )
 
-    def _files(self, fence: Fence) -> dict[str, dict]:
+    def _files(self, fence: Fence, clip: Clip) -> dict[str, dict]:
         folder = f"videos/{fence.video_id}/{fence.attempt}"
-        made = self.farm.settings.data_dir / "staged"
+        made = self.farm.settings.data_dir / "staged" / "-".join(map(str, astuple(clip)))
         made.mkdir(parents=True, exist_ok=True)
         sources = {"video": made / "video.mp4", "thumbnail": made / "thumbnail.webp"}
         if not sources["video"].exists():
-            test_video(sources["video"])
+            test_video(sources["video"], clip)
             _ffmpeg("-i", sources["video"], "-frames:v", "1", sources["thumbnail"])
         stored = {
             name: self.farm.storage.put(path, f"{folder}/{path.name}")
@@ -145,10 +158,10 @@ def step_cost(step: int) -> dict:
     return {"step": step, "expert": expert_at(step), "seconds": 0.12 if cached else 0.44}
 
 
-def test_video(path: Path) -> None:
-    """33 frames of a moving test picture, as the miniature's results have them."""
-    source = "testsrc2=size=128x128:rate=16"
-    _ffmpeg("-f", "lavfi", "-i", source, "-frames:v", "33", "-pix_fmt", "yuv420p", path)
+def test_video(path: Path, clip: Clip) -> None:
+    """A moving test picture of that shape."""
+    source = f"testsrc2=size={clip.width}x{clip.height}:rate={clip.fps}"
+    _ffmpeg("-f", "lavfi", "-i", source, "-frames:v", clip.frames, "-pix_fmt", "yuv420p", path)
 
 
 test_video.__test__ = False

@@ -10,7 +10,7 @@ from shared.jobs import lifecycle
 from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import GroupState
 from tests.browser.conftest import Visit
-from tests.browser.staging import Stage
+from tests.browser.staging import Clip, Stage
 from tests.browser.visitor import DESK, PHONE
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +25,8 @@ def scenes(stage: Stage) -> list[str]:
     first = stage.claim()
     stage.denoise(first.fence, 20)
     stage.complete(first.fence)
+    finer = stage.submit("a red ball passes behind a blue square", steps=40)
+    stage.complete(stage.claim().fence, clip=Clip(frames=17))
 
     stopped = stage.submit("a yellow star falls into a grey lake")
     second = stage.claim()
@@ -42,7 +44,8 @@ def scenes(stage: Stage) -> list[str]:
     stage.beat(GroupState.BUSY, running)
     stage.beat(GroupState.IDLE, name="g1")
     jobs = [f"/jobs/{one}" for one in (done, stopped, failed, running, waiting)]
-    return ["/", "/jobs", "/jobs?q=no+such+prompt", "/new", f"/new?from={done}", *jobs]
+    others = ["/jobs?q=no+such+prompt", f"/new?from={done}", f"/compare?ids={done},{finer}"]
+    return ["/", "/jobs", "/new", *others, *jobs]
 
 
 @pytest.mark.browser

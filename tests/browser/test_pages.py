@@ -137,6 +137,59 @@ def test_another_tenant_sees_nothing_of_ours(app: Flask, farm: Farm, stage: Stag
     assert "secret" not in stranger.get("/jobs").text + stranger.get("/").text
 
 
+def finished(stage: Stage) -> str:
+    video_id = stage.submit("a ball")
+    stage.complete(stage.claim().fence)
+    return video_id
+
+
+def test_a_remix_leads_to_itself_beside_its_original(member: FlaskClient, stage: Stage):
+    first = finished(stage)
+    form = {"csrf_token": token_of(member)}
+    second = member.post(f"/jobs/{first}/rerun", data=form).location.rpartition("/")[2]
+    stage.complete(stage.claim().fence)
+
+    link = f"/compare?ids={first},{second}"
+    assert f'href="{link}"' in member.get(f"/jobs/{second}").text
+    assert "All settings are the same" in member.get(link).text
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_fewer_than_two_or_more_than_six_are_not_compared(member: FlaskClient, count: int):
+    ids = ",".join(f"video_{number}" for number in range(count))
+
+    answer = member.get(f"/compare?ids={ids}", headers=HTML)
+
+    assert answer.status_code == 400
+    assert f"ids names {count} video" in answer.text
+
+
+def test_an_unfinished_or_expired_video_is_named_with_what_to_do(member: FlaskClient, stage: Stage):
+    done, expired = finished(stage), finished(stage)
+    waiting = stage.submit("a ball")
+    edit(stage.farm, expired, result={"expired": True})
+
+    early = member.get(f"/compare?ids={done}&ids={waiting}", headers=HTML)
+    late = member.get(f"/compare?ids={done}&ids={expired}", headers=HTML)
+
+    assert (early.status_code, late.status_code) == (409, 410)
+    assert f"no file of …{waiting[-5:]} (queued)" in early.text
+    assert f"no file of …{expired[-5:]} (expired)" in late.text
+    assert "Re-run it" in late.text
+
+
+def test_what_is_unknown_or_of_others_cannot_be_compared(
+    app: Flask, farm: Farm, member: FlaskClient, stage: Stage
+):
+    ours = f"{finished(stage)},{finished(stage)}"
+    stranger = app.test_client()
+    stranger.post("/login", data={"key": keys.create(farm, "them", "submit", tenant="t2")[1]})
+
+    assert member.get(f"/compare?ids={ours}", headers=HTML).status_code == 200
+    assert member.get(f"/compare?ids={ours},video_x", headers=HTML).status_code == 404
+    assert stranger.get(f"/compare?ids={ours}", headers=HTML).status_code == 404
+
+
 def weight(client: FlaskClient, url: str) -> int:
     with client.get(url) as answer:
         return len(gzip.compress(answer.data))

@@ -2,6 +2,7 @@
 
 const STORED = "wf.keys";
 const GO = { o: "/", j: "/jobs", n: "/new" };
+const FIELDS = "input:not([type=checkbox], [type=radio]), select, textarea, dialog[open], video";
 let leader = 0; // when `g` was pressed
 
 export function startKeys() {
@@ -12,7 +13,7 @@ export function startKeys() {
   box.addEventListener("change", () => localStorage.setItem(STORED, box.checked ? "on" : "off"));
   document.addEventListener("keydown", (event) => {
     if (!box.checked || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea, dialog[open], video")) return;
+    if (event.target.closest(FIELDS)) return;
     if (press(event.key, help)) event.preventDefault();
   });
 }
@@ -35,6 +36,8 @@ const ACTIONS = {
   j: () => step(1),
   k: () => step(-1),
   e: () => click("#edit"),
+  x: tick,
+  c: () => click("#compare"),
   y: () => click('[data-copy="#curl-text"]'),
 };
 
@@ -48,6 +51,13 @@ function click(selector) {
   const found = document.querySelector(selector);
   found?.click();
   return Boolean(found);
+}
+
+// Ticks the row in which the focus is.
+function tick() {
+  const box = document.activeElement.closest("tr")?.querySelector("input[type=checkbox]");
+  box?.click();
+  return Boolean(box);
 }
 
 function step(by) {

@@ -16,6 +16,11 @@ export function startLive() {
     choice.checked = Number(choice.value) === state.everyMs;
     choice.addEventListener("change", () => choose(Number(choice.value)));
   }
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches(".tick input")) return;
+    rest();
+    resume();
+  });
   document.addEventListener("visibilitychange", () => (document.hidden ? rest() : wake()));
   document.addEventListener("click", (event) => {
     if (menu.open && !menu.contains(event.target)) menu.open = false;
@@ -43,10 +48,15 @@ function moving() {
   return document.querySelector('main [hx-trigger="wf:tick from:body"]');
 }
 
+// Rows stand still while some are ticked.
+function ticked() {
+  return document.querySelector(".tick input:checked") !== null;
+}
+
 function resume() {
   clearTimeout(state.timer);
   document.getElementById("live").hidden = !moving();
-  if (!moving() || state.everyMs === 0) return say("paused");
+  if (!moving() || state.everyMs === 0 || ticked()) return say("paused");
   openStream();
   state.timer = setTimeout(onTime, state.everyMs);
   say(streaming() ? "live" : "polling");
@@ -131,7 +141,7 @@ function followSwaps() {
   body.addEventListener("htmx:beforeSwap", (event) => {
     const target = event.detail.target;
     const same = target.dataset.received === fingerprint(event.detail.xhr.responseText);
-    if (same || document.querySelector("dialog[open]")) event.detail.shouldSwap = false;
+    if (same || ticked() || document.querySelector("dialog[open]")) event.detail.shouldSwap = false;
     before = {
       state: target.dataset.state,
       open: [...target.querySelectorAll("details[open][id]")].map((one) => one.id),
