@@ -33,7 +33,7 @@ VERBS: Final = MappingProxyType(
         "queue": ("operate", "Look at the queue, pause and resume it."),
         "keys": ("operate", "Make, list and revoke API keys."),
         "webhooks": ("webhooks", "Look after the addresses that are told of videos' ends."),
-        "models": ("operate", "Look at the models."),
+        "models": ("models", "Look at the models, and check the checkpoints of this machine."),
         "openapi": ("operate", "Print the OpenAPI document."),
         "doctor": ("doctor", "Check this machine and the farm's settings."),
         "api": ("processes", "Run the API and dashboard."),
