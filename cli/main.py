@@ -35,6 +35,7 @@ VERBS: Final = MappingProxyType(
         "webhooks": ("webhooks", "Look after the addresses that are told of videos' ends."),
         "models": ("models", "Look at the models, and check the checkpoints of this machine."),
         "openapi": ("operate", "Print the OpenAPI document."),
+        "plan": ("plan", "Choose groups and layouts for a machine's GPUs."),
         "doctor": ("doctor", "Check this machine and the farm's settings."),
         "api": ("processes", "Run the API and dashboard."),
         "worker": ("processes", "Run one GPU group."),

@@ -26,7 +26,7 @@ def modules_after(*words, **environment):
 
 
 @pytest.mark.parametrize(
-    "verb", ["submit", "watch", "get", "ls", "cancel", "download", "doctor", "models"]
+    "verb", ["submit", "watch", "get", "ls", "cancel", "download", "doctor", "models", "plan"]
 )
 def test_help_of_a_verb_imports_nothing_slow(verb):
     assert modules_after(verb, "--help") & SLOW == set()
@@ -56,7 +56,7 @@ def leaves(command, path=()):
 OURS = {
     words: command
     for words, command in leaves(main.wanfarm)
-    if main.VERBS[words.split()[0]][0] in {"videos", "operate", "doctor", "models"}
+    if main.VERBS[words.split()[0]][0] in {"videos", "operate", "doctor", "models", "plan"}
 }
 
 
