@@ -217,7 +217,7 @@ class Clock:
         """What a figure says of itself, where it is another kind's or another model's too."""
         sources = [one.file]
         if gpu is not kind:
-            sources.append(f"bf16 rates of {gpu.name} and {kind.name} by their data sheets")
+            sources.append(f"bf16 rates of {gpu.name} and {kind.name} ({gpu.sheet}; {kind.sheet})")
         if model is not card:
             sources.append(f"parameters of {model.id} and {card.id}")
         is_other = len(sources) > 1

@@ -341,7 +341,8 @@ def test_kinds_and_layouts_without_a_record_are_priors_that_name_their_source():
     mini = made(model="wan-mini-t2v", size=None).working[0].estimate
 
     assert {one.basis for one in (other, wide, mini)} == {"prior"}
-    assert "bf16 rates of H100-80G and L40S-48G by their data sheets" in other.source
+    assert "bf16 rates of H100-80G and L40S-48G (" in other.source
+    assert "NVIDIA L40S data sheet" in other.source
     assert "more than 2 GPUs by formula" in wide.source
     assert f"parameters of {A14B} and wan-mini-t2v" in mini.source
 
