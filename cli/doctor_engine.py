@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from cli.checkpoints import find
 from cli.findings import Check
 from shared.machinery.settings import Settings
 from shared.vocabulary.catalog import BUNDLED, MINIATURES, MODELS
@@ -119,7 +120,7 @@ def weights(settings: Settings) -> Iterator[Check]:
     asked = "models" in settings.model_fields_set
     for name in settings.models if asked else MINIATURES:
         folder = settings.models_dir / MODELS[name].directory
-        found = folder if (folder / "model_index.json").is_file() else _cached(MODELS[name].repo)
+        found = find(settings.models_dir, MODELS[name])
         if found is not None:
             yield Check("weights", name, "ok", str(found))
         elif name in BUNDLED:
@@ -128,18 +129,3 @@ def weights(settings: Settings) -> Iterator[Check]:
         else:
             fix = f"Download {MODELS[name].repo} into {folder}, or set WANFARM_MODELS_DIR."
             yield Check("weights", name, "FAIL", f"not in {settings.models_dir}", fix)
-
-
-def _cached(repo: str) -> Path | None:
-    """Look where workers look too: in the Hugging Face cache of this user; asks no network."""
-    try:
-        from huggingface_hub import (
-            snapshot_download,  # pyright: ignore[reportUnknownVariableType]
-        )
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ModuleNotFoundError:
-        return None
-    try:
-        return Path(snapshot_download(repo, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None

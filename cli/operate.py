@@ -1,4 +1,4 @@
-"""The verbs of whoever runs the farm: groups, queue, keys, models, openapi."""
+"""The verbs of whoever runs the farm: groups, queue, keys, openapi."""
 
 import json
 import subprocess
@@ -13,7 +13,6 @@ from cli.session import Reach, Session, farm_options, farm_verb, for_each
 
 _GROUP_COLUMNS: Final = ("name", "state", "ranks", "device", "models", "video", "beat", "problem")
 _KEY_COLUMNS: Final = ("id", "name", "scope", "tenant", "created", "last used", "ends", "state")
-_MODEL_COLUMNS: Final = ("id", "task", "size", "frames", "fps", "steps", "groups", "notes")
 
 
 @click.group()
@@ -174,19 +173,6 @@ def keys_revoke(session: Session, key_ids: tuple[str, ...]) -> int:
     return for_each(key_ids, revoke)
 
 
-@click.group()
-def models() -> None:
-    """Look at the models."""
-
-
-@models.command("ls")
-@farm_verb
-def models_ls(session: Session) -> int:
-    """List the models with their defaults and the groups that take them."""
-    session.screen.rows(session.api.get("/v1/models")["data"], _MODEL_COLUMNS, _model_cells)
-    return Exit.OK
-
-
 @click.command()
 @click.option("--offline", is_flag=True, help="That of this installation; asks no farm.")
 @farm_options
@@ -237,19 +223,4 @@ def _key_cells(key: Json) -> tuple[object, ...]:
         render.moment_text(key["last_used_at"]),
         render.moment_text(key["expires_at"]),
         "revoked" if key["revoked_at"] else "",
-    )
-
-
-def _model_cells(model: Json) -> tuple[object, ...]:
-    defaults: Json = model["defaults"]
-    notes = [word for word in ("default", "warm") if model[word]]
-    return (
-        model["id"],
-        model["task_type"],
-        defaults["size"],
-        defaults["frames"],
-        defaults["fps"],
-        defaults["steps"],
-        ",".join(model["groups"]),
-        ",".join(notes),
     )

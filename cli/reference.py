@@ -30,7 +30,7 @@ _EXITS: Final = MappingProxyType(
         Exit.UNREACHABLE: "No farm answers.",
         Exit.NOT_ALLOWED: "The key is missing, unknown, or may not do this.",
         Exit.REJECTED: "The farm refused the request: a fault in it, or a full queue.",
-        Exit.BLOCKED: "The doctor found something that must be mended.",
+        Exit.BLOCKED: "The doctor found something that must be mended, or a plan no way.",
         Exit.INTERRUPTED: "Ctrl-C; a video goes on.",
     }
 )

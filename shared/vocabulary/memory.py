@@ -133,6 +133,21 @@ def peak_bytes(
     return int(home + max(phases) + CONTEXT_BYTES)
 
 
+def host_bytes(spec: GenerationSpec, layout: ParallelPlan, build: Build) -> int:
+    """Tell what a group keeps in CPU memory: rank 0 the text encoder, each rank its idle parts."""
+    card, rests = spec.card, layout.residency
+    away = card.experts * expert_bytes(spec, build) if rests.experts or rests.layerwise else 0
+    away += card.vae_parameters * _BF16 if rests.vae else 0
+    text = card.text_parameters * _BF16 if rests.text_encoder else 0
+    return int(layout.ranks * away + text)
+
+
+def expert_bytes(spec: GenerationSpec, build: Build) -> float:
+    """Tell what one expert weighs, undivided."""
+    whole, _ = _expert_bytes(spec, ParallelPlan(ranks=1), build)
+    return whole
+
+
 def _nearest(spec: GenerationSpec, fits: Callable[[GenerationSpec], bool]) -> GenerationSpec | None:
     """The shape with most tokens that fits: fewer frames, or a native size that is no larger."""
     area = spec.width * spec.height

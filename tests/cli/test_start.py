@@ -25,7 +25,9 @@ def modules_after(*words, **environment):
     return set(said.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("verb", ["submit", "watch", "get", "ls", "cancel", "download", "doctor"])
+@pytest.mark.parametrize(
+    "verb", ["submit", "watch", "get", "ls", "cancel", "download", "doctor", "models", "plan"]
+)
 def test_help_of_a_verb_imports_nothing_slow(verb):
     assert modules_after(verb, "--help") & SLOW == set()
 
@@ -54,7 +56,7 @@ def leaves(command, path=()):
 OURS = {
     words: command
     for words, command in leaves(main.wanfarm)
-    if main.VERBS[words.split()[0]][0] in {"videos", "operate", "doctor"}
+    if main.VERBS[words.split()[0]][0] in {"videos", "operate", "doctor", "models", "plan"}
 }
 
 
@@ -65,4 +67,4 @@ def test_every_verb_speaks_json_and_every_option_is_described(words):
 
     assert "--json" in {name for option in options for name in option.opts}
     assert [option.name for option in options if not option.help] == []
-    assert command.help.endswith(".")
+    assert command.help.rstrip().endswith(".")

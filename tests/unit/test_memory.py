@@ -16,6 +16,7 @@ from shared.vocabulary.memory import (
     DoesNotFit,
     Room,
     fit,
+    host_bytes,
     peak_bytes,
 )
 from shared.vocabulary.plan import Build, ParallelPlan, Residency
@@ -60,6 +61,30 @@ def test_predictions_are_within_a_tenth_of_recorded_peaks(
     predicted = peak_bytes(spec, layout, REFERENCE) - CONTEXT_BYTES - missing
 
     assert predicted == pytest.approx(recorded_gb * GB, rel=0.1)
+
+
+@pytest.mark.parametrize("record", ["job.json", "h200/job.json"])
+def test_the_peak_of_a_whole_job_on_record_is_foretold_within_a_tenth(record):
+    (told,) = (
+        row["report"]
+        for row in json.loads((RECORDS / record).read_text())["rows"]
+        if "report" in row
+    )
+    missing = 2 * (WIDE.card.text_parameters - 1_437_000_000)  # its text encoder has 2 layers
+
+    predicted = peak_bytes(WIDE, ALONE, BF16) - CONTEXT_BYTES - missing
+
+    assert predicted == pytest.approx(told["peak_memory_bytes"], rel=0.1)
+
+
+def test_what_a_group_keeps_in_cpu_memory_is_every_ranks_idle_parts_and_one_text_encoder():
+    away = Residency(text_encoder=True, experts=True)
+    pair = ParallelPlan(ranks=2, cfg=2, residency=away)
+
+    kept = host_bytes(SD, pair, BF16)
+
+    assert kept == pytest.approx(2 * 57.2 * GB + 11.36 * GB, rel=0.01)
+    assert host_bytes(SD, ALONE, BF16) == 0
 
 
 def test_what_a_decode_is_predicted_to_hold_was_measured():
