@@ -28,6 +28,7 @@ from shared.vocabulary.spec import SecondaryCache
 from worker import tasks
 from worker.attempt import Runner
 from worker.checkpoints import available
+from worker.gpus import Gpus
 from worker.keeper import Keeper, heartbeat_file
 from worker.layout import group_of
 
@@ -80,19 +81,23 @@ def _serve(farm: Farm, lock: int) -> int:
     sign = heartbeat_file(settings.data_dir, settings.group).absolute()
     ranks = group_of(settings, lock, sign=sign)
     runner = Runner(farm, identity, ranks, checkpoints)
-    keeper = Keeper(farm, identity, runner.reading, runner.obey)
+    gpus = Gpus()
+    keeper = Keeper(farm, identity, lambda: gpus.seen_in(runner.reading()), runner.obey)
     runner.watched_by(keeper)
     groups.register(farm, identity)
     lifecycle.take_over(farm, settings.group)
     looker, ticker = Looker(farm, runner), Ticker(farm)
     for thread in (keeper, looker, ticker):
         thread.start()
+    if settings.device == "cuda":
+        gpus.start()
     try:
         return _consume(farm, runner, identity.models)
     finally:
         runner.leave()
         looker.stop()
         ticker.stop()
+        gpus.stop()
         ranks.stop()
         keeper.stop()
         keeper.join(timeout=5)
