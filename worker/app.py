@@ -28,6 +28,7 @@ from shared.vocabulary.spec import SecondaryCache
 from worker import tasks, telling
 from worker.attempt import Runner
 from worker.checkpoints import available
+from worker.gpus import Gpus
 from worker.keeper import Keeper, heartbeat_file
 from worker.layout import group_of
 from worker.scratch import scratch
@@ -82,21 +83,29 @@ def _serve(farm: Farm, lock: int) -> int:
     sign = heartbeat_file(settings.data_dir, settings.group).absolute()
     ranks = group_of(settings, lock, sign=sign)
     runner = Runner(farm, identity, ranks, checkpoints)
-    keeper = Keeper(farm, identity, runner.reading, runner.obey)
+    gpus = Gpus()
+
+    def reading() -> groups.Reading:
+        return gpus.seen_in(runner.reading())
+
+    keeper = Keeper(farm, identity, reading, runner.obey)
     runner.watched_by(keeper)
     farm.meters.begin("worker", checkpoints)
-    telling.serve(farm, telling.gpus_of(settings.group, runner.reading))
+    telling.serve(farm, telling.gpus_of(settings.group, reading))
     groups.register(farm, identity)
     lifecycle.take_over(farm, settings.group)
     looker, ticker = Looker(farm, runner), Ticker(farm)
     for thread in (keeper, looker, ticker):
         thread.start()
+    if settings.device == "cuda":
+        gpus.start()
     try:
         return _consume(farm, runner, identity.models)
     finally:
         runner.leave()
         looker.stop()
         ticker.stop()
+        gpus.stop()
         ranks.stop()
         keeper.stop()
         keeper.join(timeout=5)

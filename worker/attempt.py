@@ -94,6 +94,7 @@ class Runner:
             devices=devices_of(self._ranks),
             software=hellos[0].software if hellos else {},
             problem=self._problem,
+            failure_streak=self._health.streak,
         )
 
     def _shown(self) -> GroupState:

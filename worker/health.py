@@ -57,6 +57,11 @@ class Health:
         return True
 
     @property
+    def streak(self) -> int:
+        """Failures in a row that may be the group's own."""
+        return self._streak
+
+    @property
     def told(self) -> str:
         """Why it is out of service, for people."""
         wait = max(0.0, self._test_at - time.monotonic())

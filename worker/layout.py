@@ -137,6 +137,7 @@ def devices_of(ranks: RankGroup) -> list[Values]:
             "rank": hello.rank,
             "pid": hello.pid,
             "device": hello.device,
+            "uuid": hello.device_uuid,
             "memory_bytes": used,
             "memory_total_bytes": hello.memory_total_bytes,
         }

@@ -6,10 +6,10 @@ from typing import Final
 from flask import Blueprint, Flask, Response, render_template, request
 from werkzeug.routing import PathConverter
 
-from api.dashboard import actions, assets, comparing, login, shell
+from api.dashboard import actions, assets, comparing, group_pages, login, shell
 from api.dashboard.detail import JobPage, job_page
 from api.dashboard.listing import Listing, asked, listing
-from api.dashboard.rows import find_row, tenant_of
+from api.dashboard.rows import find_row, jobs_of, tenant_of
 from api.dashboard.views import GroupCard, Line, group_card, line
 from api.plumbing.auth import require
 from api.plumbing.links import base_url
@@ -42,6 +42,7 @@ def register(app: Flask, farm: Farm) -> None:
     login.register(pages)
     actions.register(pages)
     comparing.register(pages)
+    group_pages.register(pages)
     pages.add_url_rule("/", view_func=overview)
     pages.add_url_rule("/_/overview", view_func=overview_fragment)
     pages.add_url_rule("/jobs", view_func=jobs)
@@ -114,7 +115,7 @@ def _overview(caller: Caller) -> Overview:
     farm, tenant = farm_of_request(), tenant_of(caller)
     rows = queries.page(farm, queries.Filter(tenant=tenant), limit=_RECENT).rows
     known = groups.all_groups(farm)
-    jobs = {row["id"]: row for row in rows} | _jobs_of(known, tenant)
+    jobs = {row["id"]: row for row in rows} | jobs_of(known, caller)
     return Overview(
         board=queries.board(farm, tenant),
         groups=[group_card(one, jobs) for one in known],
@@ -123,18 +124,11 @@ def _overview(caller: Caller) -> Overview:
     )
 
 
-def _jobs_of(known: list[Values], tenant: str | None) -> dict[str, Values]:
-    """The jobs that groups run now, as far as this caller may see them."""
-    farm = farm_of_request()
-    ids = [one["video_id"] for one in known if one["video_id"]]
-    rows = [row for one in ids if (row := queries.one(farm, one, tenant))]
-    return {row["id"]: row for row in rows}
-
-
 def _problems(known: list[Values]) -> list[str]:
     """What an operator should see first, most severe first."""
     down = [one for one in known if one["state"] is GroupState.DOWN]
-    words = [f"{one['name']} is down: {one['problem'] or 'no reason given'}." for one in down]
+    reasons = [(one["problem"] or "no reason given").rstrip(".") for one in down]
+    words = [f"{one['name']} is down: {why}." for one, why in zip(down, reasons, strict=True)]
     if not known:
         return ["No group has joined this farm yet. Jobs wait until one does."]
     if len(down) == len(known):

@@ -13,6 +13,13 @@ def tenant_of(caller: Caller) -> str | None:
     return None if caller.may("admin") else caller.tenant
 
 
+def jobs_of(known: list[Values], caller: Caller) -> dict[str, Values]:
+    """Read the jobs that groups run now, as far as this caller may see them."""
+    ids = [one["video_id"] for one in known if one["video_id"]]
+    rows = [row for one in ids if (row := queries.one(farm(), one, tenant_of(caller)))]
+    return {row["id"]: row for row in rows}
+
+
 def find_row(video_id: str, caller: Caller) -> Values:
     """Read a video with its attempts.
 

@@ -22,6 +22,7 @@ class Moment:
     what: str
     note: str
     seconds: float | None
+    group: str | None = None  # who tried
 
     @property
     def glyph(self) -> str:
@@ -52,16 +53,16 @@ def _wait(row: Values) -> Moment:
 def _ended(attempt: Values) -> Moment:
     tone = _OUTCOMES.get(attempt["outcome"], "bad")
     reason = attempt["message"] or attempt["outcome"]
-    note = f"{attempt['group_name']} · {reason}"
     seconds = _between(attempt["claimed_at"], attempt["ended_at"])
-    return Moment(tone, f"attempt {attempt['number']}", note, seconds)
+    what, group = f"attempt {attempt['number']}", attempt["group_name"]
+    return Moment(tone, what, reason, seconds, group)
 
 
 def _claimed(attempt: Values) -> Moment:
     plan: Values = attempt["plan"] or {}
     shape = " · one branch each" if plan.get("cfg") == 2 else ""
-    note = f"{attempt['group_name']} · {attempt['ranks']} rank{'s'[: attempt['ranks'] > 1]}{shape}"
-    return Moment("ok", f"attempt {attempt['number']}", note, None)
+    note = f"{attempt['ranks']} rank{'s'[: attempt['ranks'] > 1]}{shape}"
+    return Moment("ok", f"attempt {attempt['number']}", note, None, attempt["group_name"])
 
 
 def _phases(row: Values, attempt: Values, events: list[Values]) -> list[Moment]:

@@ -196,13 +196,18 @@ class Device:
     """One rank of a group as its parent last saw it."""
 
     name: str
+    model: str
+    pid: int | None
     used_bytes: int | None
     total_bytes: int | None
+    load_ratio: float | None
+    temperature_c: float | None
+    power_w: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCard:
-    """A group on the overview."""
+    """A group among others."""
 
     name: str
     badge: Badge
@@ -210,6 +215,7 @@ class GroupCard:
     layout: str
     warm_model: str | None
     since: datetime
+    heard_at: datetime
     devices: list[Device]
     problem: str | None
     job: Line | None
@@ -227,6 +233,7 @@ def group_card(group: Values, jobs: dict[str, Values]) -> GroupCard:
         layout=f"{group['ranks']} {kind}{plural}",
         warm_model=group["warm_model"],
         since=group["started_at"],
+        heard_at=group["heartbeat_at"],
         devices=[_device(one, group["device"]) for one in group["devices"]],
         problem=group["problem"],
         job=line(job) if job else None,
@@ -237,8 +244,13 @@ def _device(reading: dict[str, Any], kind: str) -> Device:
     prefix = "GPU" if kind == "cuda" else "rank"
     return Device(
         name=f"{prefix}{reading['rank']}",
+        model=reading["device"],
+        pid=reading.get("pid"),
         used_bytes=reading.get("memory_bytes") or None,
         total_bytes=reading.get("memory_total_bytes"),
+        load_ratio=reading.get("utilization_ratio"),
+        temperature_c=reading.get("temperature_c"),
+        power_w=reading.get("power_w"),
     )
 
 

@@ -202,12 +202,20 @@ class GroupObject(Shape):
     state: str
     ranks: int
     device: str
+    parallel: dict[str, int] | None = Field(
+        description="Degrees `cfg`, `ulysses` and `ring` of its newest video; null before one."
+    )
     models: list[str]
     model: str | None
+    warm_since: int | None
     video_id: str | None
-    gpus: list[Json]
+    gpus: list[Json] = Field(
+        description="A reading per rank. Load, temperature and power are there where NVML tells."
+    )
     software: Json
     problem: str | None
+    failure_streak: int = Field(description="Failures in a row that may be its own.")
+    jobs_last_hour: int
     drain: str | None
     drain_reason: str | None
     started_at: int

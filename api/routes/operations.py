@@ -9,11 +9,11 @@ from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
 from api.plumbing.schemas import GroupList, GroupObject, PauseObject, QueueObject
 from api.plumbing.wire import json_response
-from shared.jobs import groups, pauses, queries
+from shared.jobs import group_history, groups, pauses, queries
+from shared.jobs.group_history import Lately
 from shared.jobs.ledger import Values
 from shared.jobs.presenters import unix
 from shared.machinery.logs import logger
-from shared.vocabulary.errors import WanfarmError
 
 
 @endpoint(
@@ -28,8 +28,7 @@ from shared.vocabulary.errors import WanfarmError
 )
 def list_groups(call: Call[NoQuery]) -> Response:
     """Show the groups of the last day."""
-    found = [_group(row, sees_all=call.tenant is None) for row in groups.all_groups(farm())]
-    return json_response(GroupList(data=found))
+    return json_response(GroupList(data=_objects(groups.all_groups(farm()), call)))
 
 
 @endpoint(
@@ -101,15 +100,8 @@ def resume(call: Call[NoQuery]) -> Response:
 
 
 def _shown(call: Call[NoQuery]) -> Response:
-    name = call.path["name"]
-    for row in groups.all_groups(farm()):
-        if row["name"] == name:
-            return json_response(_group(row, sees_all=call.tenant is None))
-    raise WanfarmError(
-        "group_not_found",
-        f"There is no group '{name[:60]}'. Groups are shown for a day after their last heartbeat. "
-        "See /v1/groups.",
-    )
+    found = groups.find(groups.all_groups(farm()), call.path["name"])
+    return json_response(_objects([found], call)[0])
 
 
 @endpoint(
@@ -211,7 +203,12 @@ def _queue(call: Call[NoQuery]) -> Response:
     )
 
 
-def _group(row: Values, *, sees_all: bool) -> GroupObject:
+def _objects(rows: list[Values], call: Call[NoQuery]) -> list[GroupObject]:
+    lately = group_history.lately(farm(), [row["name"] for row in rows])
+    return [_group(row, lately[row["name"]], sees_all=call.tenant is None) for row in rows]
+
+
+def _group(row: Values, lately: Lately, *, sees_all: bool) -> GroupObject:
     started, beat = unix(row["started_at"]), unix(row["heartbeat_at"])
     assert started is not None
     assert beat is not None
@@ -220,12 +217,16 @@ def _group(row: Values, *, sees_all: bool) -> GroupObject:
         state=row["state"],
         ranks=row["ranks"],
         device=row["device"],
+        parallel=lately.degrees(row["ranks"]),
         models=row["models"],
         model=row["warm_model"],
+        warm_since=unix(row["warm_since"]),
         video_id=row["video_id"] if sees_all else None,  # another tenant's, maybe
         gpus=row["devices"],
         software=row["software"],
         problem=row["problem"],
+        failure_streak=row["failure_streak"],
+        jobs_last_hour=lately.completed_1h,
         drain=row["drain"],
         drain_reason=row["drain_reason"],
         started_at=started,

@@ -1,15 +1,17 @@
 """GPU groups as their parents tell them: register, heartbeat, and what others read."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Literal, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, case, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.jobs.ledger import Values, in_seconds
 from shared.machinery.farm import Farm
 from shared.machinery.feed import NUDGES
 from shared.machinery.tables import GpuGroup
+from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.states import GroupState
 
 DrainMode = Literal["finish", "requeue"]
@@ -40,6 +42,7 @@ class Reading:
     devices: list[Values] = field(default_factory=list[dict[str, Any]])
     software: Values = field(default_factory=dict[str, Any])
     problem: str | None = None
+    failure_streak: int = 0  # failures in a row that may be the group's own
 
 
 def register(farm: Farm, identity: Identity) -> None:
@@ -52,10 +55,12 @@ def register(farm: Farm, identity: Identity) -> None:
         "models": list(identity.models),
         "condition": GroupState.STARTING.value,
         "warm_model": None,
+        "warm_since": None,
         "video_id": None,
         "devices": [],
         "software": {},
         "problem": None,
+        "failure_streak": 0,
         "started_at": func.now(),
         "heartbeat_at": func.now(),
     }
@@ -80,10 +85,12 @@ def beat(farm: Farm, identity: Identity, reading: Reading) -> Wish | None:
         .values(
             condition=reading.condition.value,
             warm_model=reading.warm_model,
+            warm_since=_warm_since(reading.warm_model),
             video_id=reading.video_id,
             devices=reading.devices,
             software=reading.software,
             problem=reading.problem,
+            failure_streak=reading.failure_streak,
             heartbeat_at=func.now(),
         )
         .returning(GpuGroup.drain)
@@ -91,6 +98,14 @@ def beat(farm: Farm, identity: Identity, reading: Reading) -> Wish | None:
     with farm.db.connect() as db:
         row = db.execute(statement).first()
     return Wish(cast(DrainMode | None, row[0])) if row else None
+
+
+def _warm_since(model: str | None) -> ColumnElement[datetime | None]:
+    """Keep the moment for as long as the same model is told of."""
+    if model is None:
+        return null()
+    known = case((GpuGroup.warm_model == model, GpuGroup.warm_since), else_=null())
+    return func.coalesce(known, func.now())
 
 
 def drain(farm: Farm, name: str, mode: DrainMode, reason: str | None = None) -> bool:
@@ -129,6 +144,22 @@ def all_groups(farm: Farm) -> list[Values]:
     """List the groups of the last day; `state` is down when the heartbeat stopped."""
     with farm.db.connect() as db:
         return [judged(dict(row)) for row in db.execute(_GROUPS).mappings()]
+
+
+def find(known: list[Values], name: str) -> Values:
+    """Pick a group by its name.
+
+    Raises:
+        WanfarmError: `group_not_found`.
+    """
+    found = next((row for row in known if row["name"] == name), None)
+    if found is None:
+        raise WanfarmError(
+            "group_not_found",
+            f"There is no group '{name[:60]}'. Groups are shown for a day after their last "
+            "heartbeat. See the list of groups.",
+        )
+    return found
 
 
 def judged(row: Values) -> Values:

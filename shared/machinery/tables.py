@@ -234,10 +234,12 @@ class GpuGroup(Base):
     models: Mapped[list[str]]
     condition: Mapped[str] = mapped_column(String(16))  # GroupState
     warm_model: Mapped[str | None] = mapped_column(String(64))
+    warm_since: Mapped[datetime | None]  # by the heartbeat that first told of `warm_model`
     video_id: Mapped[str | None] = mapped_column(_ID)
     devices: Mapped[list[dict[str, Any]]] = mapped_column(default=list)  # per rank, newest reading
     software: Mapped[dict[str, Any]] = mapped_column(default=dict)
     problem: Mapped[str | None]  # why it is not idle or busy
+    failure_streak: Mapped[int] = mapped_column(default=0, server_default="0")  # its own
     drain: Mapped[str | None] = mapped_column(String(8))  # finish or requeue, until resumed
     drain_reason: Mapped[str | None] = mapped_column(String(300))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -85,6 +85,7 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
     pages = {"overview": "/", "jobs": "/jobs", "job-running": f"/jobs/{running}"}
     pages |= {"job-done": f"/jobs/{made[0]}", "new": f"/new?from={made[2]}"}
     pages |= {"compare": f"/compare?ids={made[1]},{made[0]}"}
+    pages |= {"groups": "/groups", "group": "/groups/g0"}
     for theme in ("dark", "light"):
         for size, width in ((DESK, "wide"), (PHONE, "phone")):
             visitor = visit("/", size=size)

@@ -1,7 +1,7 @@
 """Plays a worker's part by the very functions a worker calls, so that pages have life."""
 
 import subprocess
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -101,7 +101,9 @@ class Stage:
     def give_back(self, claimed: lifecycle.Claim, kind: FailureKind, message: str) -> None:
         lifecycle.give_back(self.farm, claimed, JobFailure(kind, message))
 
-    def beat(self, condition: GroupState, video_id: str | None = None, name: str = "") -> None:
+    def beat(
+        self, condition: GroupState, video_id: str | None = None, name: str = "", **told: object
+    ) -> None:
         models = ("wan-tiny-t2v", "wan-tiny-i2v")
         who = groups.Identity(name or self.group, "life-1", "gpu-box", 2, "cpu", models)
         groups.register(self.farm, who)
@@ -109,9 +111,8 @@ class Stage:
             {"rank": rank, "pid": 100 + rank, "device": "cpu", "memory_bytes": used}
             for rank, used in enumerate((702_000_000, 689_000_000))
         ]
-        groups.beat(
-            self.farm, who, groups.Reading(condition, "wan-tiny-t2v", video_id, devices=devices)
-        )
+        reading = groups.Reading(condition, "wan-tiny-t2v", video_id, devices=devices)
+        groups.beat(self.farm, who, replace(reading, **told))
 
     def _files(self, fence: Fence, clip: Clip) -> dict[str, dict]:
         folder = f"videos/{fence.video_id}/{fence.attempt}"

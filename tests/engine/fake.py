@@ -31,6 +31,7 @@ PAUSES = {"wait": 0.05, "wait longer": 0.2, "wait longest": 0.6}  # seconds a st
 
 class Engine:
     device_name = "fake"
+    device_uuid = None
     memory_total_bytes = None
 
     def __init__(self, seat: Seat) -> None:

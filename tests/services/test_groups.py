@@ -43,6 +43,22 @@ def test_a_heartbeat_brings_what_the_group_does(farm):
     assert group["video_id"] == "video_1"
 
 
+def warm_since(farm, model: str | None):
+    groups.beat(farm, ME, groups.Reading(GroupState.IDLE, warm_model=model))
+    return only(farm)["warm_since"]
+
+
+def test_a_model_is_warm_since_the_heartbeat_that_first_told_of_it(farm):
+    groups.register(farm, ME)
+
+    first = warm_since(farm, MODEL)
+    assert first is not None
+    assert warm_since(farm, MODEL) == first
+    assert warm_since(farm, OTHER_MODEL) > first
+    assert warm_since(farm, None) is None
+    assert warm_since(farm, MODEL) > first
+
+
 @pytest.mark.parametrize(("seconds", "state"), [(25, GroupState.BUSY), (31, GroupState.DOWN)])
 def test_a_group_is_down_after_thirty_seconds_of_silence(farm, seconds, state):
     groups.register(farm, ME)

@@ -89,6 +89,7 @@ def test_a_sick_group_burns_no_attempts_and_takes_jobs_when_it_is_well(
     told = parent.runner.reading()
     assert told.condition is GroupState.DOWN
     assert "Out of service after 2 failures in a row" in told.problem
+    assert told.failure_streak == 2
     assert attempts(farm, ids) == 2
 
     parent.work()
@@ -100,4 +101,5 @@ def test_a_sick_group_burns_no_attempts_and_takes_jobs_when_it_is_well(
     parent.work()
 
     assert {row(farm, one)["state"] for one in ids} == {"completed"}
-    assert parent.runner.reading().problem is None
+    well = parent.runner.reading()
+    assert (well.problem, well.failure_streak) == (None, 0)

@@ -63,6 +63,13 @@ class Engine:
         return _CPU if self._on_cpu else torch.cuda.get_device_name(self._device)
 
     @property
+    def device_uuid(self) -> str | None:
+        """The GPU's name that no reordering changes, as NVML writes it; None on the CPU."""
+        if self._on_cpu:
+            return None
+        return f"GPU-{torch.cuda.get_device_properties(self._device).uuid}"
+
+    @property
     def memory_total_bytes(self) -> int | None:
         """The GPU's memory; None on the CPU, where it is everybody's."""
         return None if self._on_cpu else torch.cuda.mem_get_info(self._device)[1]

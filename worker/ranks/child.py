@@ -3,8 +3,8 @@
 Any class can be the engine, named by `--engine module:Class`. It offers
 
 * `Engine(seat: Seat)`: take the device, meet the other ranks;
-* `device_name: str`, `memory_total_bytes: int | None`, `memory_bytes() -> int | None` (device
-  memory in use, None on the CPU; called from another thread);
+* `device_name: str`, and None on the CPU: `device_uuid: str | None`, `memory_total_bytes: int |
+  None`, `memory_bytes() -> int | None` (device memory in use; called from another thread);
 * `load(directory: Path, plan: ParallelPlan, build: Build) -> None`;
 * `generate(order: Order, hooks: Hooks) -> Closing | None`, called on the active ranks only: on rank
   0 what closes the file while the next job renders, None on the others; raises `Cancelled` when
@@ -157,6 +157,7 @@ class Rank:
                 rank=self._seat.rank,
                 pid=os.getpid(),
                 device=self._engine.device_name,
+                device_uuid=self._engine.device_uuid,
                 memory_total_bytes=self._engine.memory_total_bytes,
                 software={name: importlib.metadata.version(name) for name in _SOFTWARE},
             )

@@ -79,6 +79,7 @@ class Hello(Value):
     rank: int
     pid: int
     device: str  # "cpu" or the GPU's name
+    device_uuid: str | None = None
     memory_total_bytes: int | None = None
     software: dict[str, str] = Field(default_factory=dict)
 
