@@ -15,6 +15,7 @@ from api.plumbing.openapi import DOCUMENT, document
 from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
 from api.routes import (
+    audit,
     content,
     events,
     health,
@@ -40,6 +41,7 @@ ENDPOINTS: Final = (
     *operations.ENDPOINTS,
     *keys.ENDPOINTS,
     *webhooks.ENDPOINTS,
+    *audit.ENDPOINTS,
     *health.ENDPOINTS,
 )
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -35,6 +35,7 @@ VERBS: Final = MappingProxyType(
         "webhooks": ("webhooks", "Look after the addresses that are told of videos' ends."),
         "models": ("operate", "Look at the models."),
         "openapi": ("operate", "Print the OpenAPI document."),
+        "config": ("processes", "Look at the settings that hold here."),
         "doctor": ("doctor", "Check this machine and the farm's settings."),
         "api": ("processes", "Run the API and dashboard."),
         "worker": ("processes", "Run one GPU group."),

@@ -1,7 +1,7 @@
 // Single-key shortcuts: never inside fields, all of them reachable by Tab as well.
 
 const STORED = "wf.keys";
-const GO = { o: "/", j: "/jobs", n: "/new" };
+const GO = { o: "/", j: "/jobs", n: "/new", a: "/admin" };
 let leader = 0; // when `g` was pressed
 
 export function startKeys() {
