@@ -16,6 +16,7 @@ from api.plumbing.openapi import DOCUMENT, document
 from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
 from api.routes import (
+    audit,
     content,
     estimates,
     events,
@@ -49,6 +50,7 @@ ENDPOINTS: Final = (
     *operations.ENDPOINTS,
     *keys.ENDPOINTS,
     *webhooks.ENDPOINTS,
+    *audit.ENDPOINTS,
     *health.ENDPOINTS,
 )
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})

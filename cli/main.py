@@ -42,6 +42,7 @@ VERBS: Final = MappingProxyType(
         "models": ("models", "Look at the models, and check the checkpoints of this machine."),
         "openapi": ("operate", "Print the OpenAPI document."),
         "plan": ("plan", "Choose groups and layouts for a machine's GPUs."),
+        "config": ("processes", "Look at the settings that hold here."),
         "doctor": ("doctor", "Check this machine and the farm's settings."),
         "api": ("processes", "Run the API and dashboard."),
         "worker": ("processes", "Run one GPU group."),

@@ -112,6 +112,29 @@ def db_admin_key() -> None:
 
 
 @click.group()
+def config() -> None:
+    """Look at the settings that hold here."""
+
+
+@config.command("show")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@click.option("--changed", is_flag=True, help="Only those that are not at their default.")
+def config_show(*, as_json: bool, changed: bool) -> None:
+    """Print each setting with its value and where that comes from; secrets stay hidden."""
+    from dataclasses import asdict
+    from operator import itemgetter
+
+    from cli.render import Screen
+    from shared.machinery.effective import effective
+    from shared.machinery.settings import load_settings
+
+    found = [asdict(one) for one in effective(load_settings())]
+    shown = [one for one in found if not (changed and one["source"] == "default")]
+    columns = ("variable", "value", "source")
+    Screen(as_json=as_json).rows(shown, columns, itemgetter(*columns))
+
+
+@click.group()
 def ping() -> None:
     """Tell by the exit code whether a process of the farm is well."""
 

@@ -7,13 +7,14 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import click
 
 from cli.client import Exit
 from cli.main import VERBS, wanfarm
 from shared.machinery.cache_settings import CacheSettings, alias_of
+from shared.machinery.effective import text_of
 from shared.machinery.settings import Settings, variable_of
 from shared.vocabulary.metrics import METRICS
 
@@ -168,10 +169,7 @@ def main() -> None:
 def _default(value: object) -> str:
     if value is None:
         return "–"  # noqa: RUF001 - a dash
-    if isinstance(value, tuple):
-        parts = cast("tuple[object, ...]", value)
-        return f"`{','.join(map(str, parts))}`"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = text_of(value)
     return f"`{text}`" if text else "empty"
 
 

@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy import Delete, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import removal, webhooks
-from shared.jobs.ledger import in_seconds
+from shared.jobs import audit, removal, webhooks
+from shared.jobs.ledger import STEPS_KEPT_S, in_seconds
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.logs import configure, logger
@@ -83,9 +83,9 @@ def round_of_duties(farm: Farm, duties: Duties) -> dict[str, int] | None:
 
 
 def prune_steps(farm: Farm) -> int:
-    """Drop the step events of videos that ended a day ago; their pattern is in the attempt."""
+    """Drop the step events of videos that ended long ago; their pattern is in the attempt."""
     ended = select(Video.id).where(
-        Video.completed_at.between(in_seconds(-2 * _DAY_S), in_seconds(-_DAY_S))
+        Video.completed_at.between(in_seconds(-2 * STEPS_KEPT_S), in_seconds(-STEPS_KEPT_S))
     )
     return _delete(farm, delete(Event).where(Event.video_id.in_(ended), Event.type == "step"))
 
@@ -117,6 +117,7 @@ DUTIES: Final[Duties] = {
     "idempotency": prune_idempotency,
     "logins": prune_logins,
     "deliveries": webhooks.prune,
+    "audit": audit.prune,
 }
 HOURLY: Final[Duties] = {"strays": removal.drop_strays}  # it looks at every stored name
 

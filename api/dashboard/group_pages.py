@@ -10,11 +10,10 @@ from api.dashboard import shell
 from api.dashboard.group_detail import GroupPage, group_page, parallel_words
 from api.dashboard.rows import jobs_of
 from api.dashboard.views import GroupCard, group_card
-from api.plumbing.auth import require
+from api.plumbing.auth import acting, require
 from api.plumbing.runtime import farm
 from shared.jobs import group_history, groups
 from shared.jobs.groups import DrainMode
-from shared.machinery.logs import logger
 from shared.vocabulary.errors import WanfarmError
 
 _LONGEST_REASON: Final = 300  # of the column
@@ -72,8 +71,7 @@ def drain(name: str) -> BaseResponse:
             f"mode is '{mode[:20]}'. A group drains by 'finish' or by 'requeue'. Choose one.",
             param="mode",
         )
-    groups.drain(farm(), name, cast(DrainMode, mode), _reason())
-    logger().info("group.drain", group=name, by=caller.key_id)
+    groups.drain(farm(), name, cast(DrainMode, mode), _reason(), actor=acting(caller))
     return redirect(f"/groups/{name}", 303)
 
 
@@ -81,8 +79,7 @@ def resume(name: str) -> BaseResponse:
     """Let a group take jobs again."""
     caller = require(request, "admin")
     groups.find(groups.all_groups(farm()), name)
-    groups.resume(farm(), name)
-    logger().info("group.resume", group=name, by=caller.key_id)
+    groups.resume(farm(), name, actor=acting(caller))
     return redirect(f"/groups/{name}", 303)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from flask import Blueprint, Flask, Response, render_template, request
 from werkzeug.routing import PathConverter
 
-from api.dashboard import actions, assets, comparing, group_pages, login, shell
+from api.dashboard import actions, admin, assets, comparing, group_pages, login, shell
 from api.dashboard.detail import JobPage, job_page
 from api.dashboard.listing import Listing, asked, listing
 from api.dashboard.rows import find_row, jobs_of, tenant_of
@@ -43,6 +43,7 @@ def register(app: Flask, farm: Farm) -> None:
     actions.register(pages)
     comparing.register(pages)
     group_pages.register(pages)
+    admin.register(pages)
     pages.add_url_rule("/", view_func=overview)
     pages.add_url_rule("/_/overview", view_func=overview_fragment)
     pages.add_url_rule("/jobs", view_func=jobs)

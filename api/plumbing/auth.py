@@ -11,6 +11,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from api.plumbing.runtime import farm
 from shared.jobs import keys
+from shared.jobs.audit import Actor
 from shared.jobs.keys import Caller, Scope
 from shared.vocabulary.errors import WanfarmError
 
@@ -50,6 +51,11 @@ def require(request: Request, scope: Scope) -> Caller:
     if request.method not in _SAFE:
         check_csrf(request)
     return caller
+
+
+def acting(caller: Caller) -> Actor:
+    """Name a caller, in the current request, to the audit log."""
+    return Actor(caller.tenant, caller.key_id, caller.key_name, g.request_id)
 
 
 def open_session(response: Response, caller: Caller) -> None:

@@ -7,8 +7,9 @@ from typing import Any, Final, Generic, TypeVar
 from flask import Flask, Response, request
 from pydantic import BaseModel, ConfigDict
 
-from api.plumbing.auth import require
+from api.plumbing.auth import acting, require
 from api.plumbing.form import check_tree, read_body, refuse_twice
+from shared.jobs.audit import Actor
 from shared.jobs.keys import Caller, Scope
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.validation import M, validate
@@ -65,6 +66,11 @@ class Call(Generic[Q]):
     def tenant(self) -> str | None:
         """Whose objects the caller sees: None means everybody's."""
         return None if self.caller.may("admin") else self.caller.tenant
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the audit log names it."""
+        return acting(self.caller)
 
 
 @dataclass(frozen=True, slots=True)

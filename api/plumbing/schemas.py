@@ -349,6 +349,30 @@ class DeliveryList(Shape):
     has_more: bool
 
 
+class AuditEntry(Shape):
+    """One deed: which key did what, to which object, in which request."""
+
+    id: str
+    object: Literal["audit.entry"] = "audit.entry"
+    at: int
+    tenant: str
+    key_id: str
+    key_name: str
+    action: str
+    object_id: str
+    detail: Json
+    request_id: str
+
+
+class AuditList(Shape):
+    """A page of deeds; go on with `after` = `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[AuditEntry]
+    last_id: str | None
+    has_more: bool
+
+
 class Readiness(Shape):
     """Which of the farm's parts answer."""
 

@@ -1,42 +1,18 @@
 """API keys over HTTP: made, listed, revoked by admins; everybody may look at their own."""
 
-from typing import Annotated, Final
+from typing import Final
 
 from flask import Response
-from pydantic import BaseModel, ConfigDict, Field
 
+from api.plumbing import deeds
+from api.plumbing.deeds import KeyRequest
 from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
 from api.plumbing.schemas import KeyCreated, KeyList, KeyObject
 from api.plumbing.wire import json_response
 from shared.jobs import keys
-from shared.jobs.keys import Scope
 from shared.jobs.ledger import Values
 from shared.jobs.presenters import unix
-from shared.machinery.logs import logger
-from shared.vocabulary.errors import WanfarmError
-
-_TENANT: Final = "^[a-z0-9][a-z0-9._-]{0,63}$"
-_CENTURY_S: Final = 100 * 365 * 86_400
-
-
-class KeyRequest(BaseModel):
-    """A key to be made."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(min_length=1, max_length=64)] = Field(description="For people.")
-    scope: Scope = Field(default="submit", description="Each includes those before it.")
-    tenant: Annotated[str, Field(pattern=_TENANT)] = Field(
-        default="default", description="Who owns its videos."
-    )
-    expires_in_s: Annotated[int, Field(ge=1, le=_CENTURY_S)] | None = Field(
-        default=None, description="Seconds until it stops working; null for never."
-    )
-    weight: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
-        default=None,
-        description="Its tenant's part of the GPU time when tenants compete; null leaves it.",
-    )
 
 
 @endpoint(
@@ -52,14 +28,7 @@ class KeyRequest(BaseModel):
 )
 def create(call: Call[NoQuery]) -> Response:
     """Make a key and show it this once."""
-    asked = small_body(KeyRequest)
-    key_id, key = keys.create(
-        farm(), asked.name, asked.scope, tenant=asked.tenant, expires_in_s=asked.expires_in_s
-    )
-    if asked.weight is not None:
-        keys.weigh(farm(), asked.tenant, asked.weight)
-    logger().info("key.created", key=key_id, by=call.caller.key_id)
-    made = next(row for row in keys.all_keys(farm()) if row["id"] == key_id)
+    made, key = deeds.make_key(call.caller, small_body(KeyRequest))
     return json_response(KeyCreated(**_key(made).model_dump(), key=key))
 
 
@@ -119,14 +88,7 @@ def own_key(call: Call[NoQuery]) -> Response:
 )
 def revoke(call: Call[NoQuery]) -> Response:
     """End a key's life, in every process within two seconds; its videos stay."""
-    key_id = call.path["key_id"]
-    if not keys.revoke(farm(), key_id):
-        raise WanfarmError(
-            "key_not_found", f"There is no key '{key_id[:20]}'. See /v1/keys for the ids."
-        )
-    logger().info("key.revoked", key=key_id, by=call.caller.key_id)
-    gone = next(row for row in keys.all_keys(farm()) if row["id"] == key_id)
-    return json_response(_key(gone))
+    return json_response(_key(deeds.revoke_key(call.caller, call.path["key_id"])))
 
 
 def _key(row: Values) -> KeyObject:

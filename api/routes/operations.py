@@ -1,10 +1,12 @@
 """The farm itself: its groups and its queue."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.plumbing import deeds
+from api.plumbing.deeds import PauseRequest
 from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
 from api.plumbing.schemas import GroupList, GroupObject, PauseObject, QueueObject
@@ -13,7 +15,6 @@ from shared.jobs import group_history, groups, pauses, queries
 from shared.jobs.group_history import Lately
 from shared.jobs.ledger import Values
 from shared.jobs.presenters import unix
-from shared.machinery.logs import logger
 
 
 @endpoint(
@@ -76,8 +77,7 @@ class DrainRequest(BaseModel):
 def drain(call: Call[NoQuery]) -> Response:
     """Keep a group from new videos, across its restarts, until it is resumed."""
     asked = small_body(DrainRequest)
-    groups.drain(farm(), call.path["name"], asked.mode, asked.reason)
-    logger().info("group.drain", group=call.path["name"][:60], by=call.caller.key_id)
+    groups.drain(farm(), call.path["name"], asked.mode, asked.reason, actor=call.actor)
     return _shown(call)
 
 
@@ -94,8 +94,7 @@ def drain(call: Call[NoQuery]) -> Response:
 )
 def resume(call: Call[NoQuery]) -> Response:
     """End a drain."""
-    groups.resume(farm(), call.path["name"])
-    logger().info("group.resume", group=call.path["name"][:60], by=call.caller.key_id)
+    groups.resume(farm(), call.path["name"], actor=call.actor)
     return _shown(call)
 
 
@@ -119,24 +118,6 @@ def queue(call: Call[NoQuery]) -> Response:
     return _queue(call)
 
 
-class PauseRequest(BaseModel):
-    """Which doors of the queue are meant."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    what: Literal["dispatch", "intake", "both"] = Field(
-        default="dispatch", description="`intake` refuses new videos, `dispatch` starts none."
-    )
-    reason: Annotated[str, Field(max_length=300)] | None = Field(
-        default=None, description="For people; a refused video's sender reads it too."
-    )
-
-    @property
-    def doors(self) -> tuple[pauses.Door, ...]:
-        """The doors by name."""
-        return pauses.DOORS if self.what == "both" else (self.what,)
-
-
 @endpoint(
     Route(
         method="POST",
@@ -150,9 +131,7 @@ class PauseRequest(BaseModel):
 )
 def pause(call: Call[NoQuery]) -> Response:
     """Close doors of the queue; what runs goes on."""
-    asked = small_body(PauseRequest)
-    pauses.close(farm(), asked.doors, by=call.caller.key_name, reason=asked.reason)
-    logger().info("queue.pause", what=asked.what, by=call.caller.key_id)
+    deeds.pause(call.caller, small_body(PauseRequest))
     return _queue(call)
 
 
@@ -169,9 +148,7 @@ def pause(call: Call[NoQuery]) -> Response:
 )
 def reopen(call: Call[NoQuery]) -> Response:
     """Open doors of the queue."""
-    asked = small_body(PauseRequest)
-    pauses.reopen(farm(), asked.doors)
-    logger().info("queue.resume", what=asked.what, by=call.caller.key_id)
+    deeds.reopen(call.caller, small_body(PauseRequest))
     return _queue(call)
 
 

@@ -293,7 +293,7 @@ def cancel(call: Call[WaitQuery]) -> Response:
 def delete(call: Call[NoQuery]) -> Response:
     """Hide a video at once and remove what is left of it."""
     row = find(call)
-    removal.delete(farm(), row["id"], by=call.caller.key_name)
+    removal.delete(farm(), row["id"], by=call.caller.key_name, actor=call.actor)
     return json_response(VideoDeleted(id=row["id"]))
 
 

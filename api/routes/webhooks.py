@@ -20,7 +20,6 @@ from shared.jobs import webhooks
 from shared.jobs.ledger import Values
 from shared.jobs.outbox import FINAL_EVENTS
 from shared.jobs.presenters import unix
-from shared.machinery.logs import logger
 from shared.vocabulary.addresses import url_fault
 from shared.vocabulary.errors import RequestRejected, WanfarmError
 from shared.vocabulary.ids import is_id
@@ -86,8 +85,7 @@ def create(call: Call[NoQuery]) -> Response:
     """Store an endpoint of the caller's tenant."""
     asked = small_body(WebhookRequest)
     _check(asked.url)
-    made = webhooks.add(farm(), call.caller.tenant, asked.model_dump())
-    logger().info("webhook.added", webhook=made["id"], by=call.caller.key_id)
+    made = webhooks.add(farm(), call.caller.tenant, asked.model_dump(), actor=call.actor)
     return json_response(_webhook(made))
 
 
@@ -141,8 +139,7 @@ def change(call: Call[NoQuery]) -> Response:
     asked = small_body(WebhookChange)
     if "url" in asked.model_fields_set:
         _check(asked.url)
-    webhooks.change(farm(), row["id"], asked.model_dump(exclude_unset=True))
-    logger().info("webhook.changed", webhook=row["id"], by=call.caller.key_id)
+    webhooks.change(farm(), row["id"], asked.model_dump(exclude_unset=True), actor=call.actor)
     return json_response(_webhook(_find(call)))
 
 
@@ -160,8 +157,7 @@ def change(call: Call[NoQuery]) -> Response:
 def delete(call: Call[NoQuery]) -> Response:
     """Forget an endpoint; what waits for it is not sent."""
     row = _find(call)
-    webhooks.remove(farm(), row["id"])
-    logger().info("webhook.removed", webhook=row["id"], by=call.caller.key_id)
+    webhooks.remove(farm(), row["id"], actor=call.actor)
     return json_response(WebhookDeleted(id=row["id"]))
 
 
@@ -208,9 +204,7 @@ def secret(call: Call[NoQuery]) -> Response:
 )
 def rotate(call: Call[NoQuery]) -> Response:
     """Replace the secret."""
-    made = webhooks.rotate(farm(), call.caller.tenant)
-    logger().info("webhook.secret_rotated", tenant=call.caller.tenant, by=call.caller.key_id)
-    return json_response(_secret(made))
+    return json_response(_secret(webhooks.rotate(farm(), call.caller.tenant, actor=call.actor)))
 
 
 @endpoint(
@@ -254,7 +248,9 @@ def deliveries(call: Call[DeliveryQuery]) -> Response:
 )
 def redeliver(call: Call[NoQuery]) -> Response:
     """Make a delivery due, with the same id and body."""
-    return json_response(_delivery(webhooks.redeliver(farm(), call.path["event_id"], call.tenant)))
+    event_id = call.path["event_id"]
+    sent = webhooks.redeliver(farm(), event_id, call.tenant, actor=call.actor)
+    return json_response(_delivery(sent))
 
 
 def _find(call: Call[NoQuery]) -> Values:

@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, cast
 from sqlalchemy import ColumnElement, case, func, null, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.jobs import audit
+from shared.jobs.audit import Actor, Deed
 from shared.jobs.ledger import Values, in_seconds
 from shared.machinery.farm import Farm
 from shared.machinery.feed import NUDGES
@@ -108,7 +110,14 @@ def _warm_since(model: str | None) -> ColumnElement[datetime | None]:
     return func.coalesce(known, func.now())
 
 
-def drain(farm: Farm, name: str, mode: DrainMode, reason: str | None = None) -> bool:
+def drain(
+    farm: Farm,
+    name: str,
+    mode: DrainMode,
+    reason: str | None = None,
+    *,
+    actor: Actor | None = None,
+) -> bool:
     """Ask a group to take no other job, across its restarts; tells whether there is one.
 
     Args:
@@ -116,18 +125,21 @@ def drain(farm: Farm, name: str, mode: DrainMode, reason: str | None = None) -> 
         name: of the group.
         mode: `finish` the job it has, or `requeue` it at its next step, with its latents saved.
         reason: for people.
+        actor: who asks for it.
     """
-    return _wish(farm, name, drain=mode, drain_reason=reason)
+    deed = Deed("group.drain", name, {"mode": mode, "reason": reason})
+    return _wish(farm, deed, actor, drain=mode, drain_reason=reason)
 
 
-def resume(farm: Farm, name: str) -> bool:
+def resume(farm: Farm, name: str, *, actor: Actor | None = None) -> bool:
     """Let a drained group take jobs again; tells whether there is one."""
-    return _wish(farm, name, drain=None, drain_reason=None)
+    return _wish(farm, Deed("group.resume", name), actor, drain=None, drain_reason=None)
 
 
-def _wish(farm: Farm, name: str, **values: str | None) -> bool:
-    with farm.db.connect() as db:
-        known = db.execute(update(GpuGroup).where(GpuGroup.name == name).values(**values)).rowcount
+def _wish(farm: Farm, deed: Deed, actor: Actor | None, **values: str | None) -> bool:
+    name = deed.object_id
+    wanted = update(GpuGroup).where(GpuGroup.name == name).values(**values)
+    known = audit.carry_out(farm, wanted.returning(GpuGroup.name), deed, actor)
     farm.feed.publish(NUDGES, {"group": name})
     return bool(known)
 

@@ -2,15 +2,18 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from sqlalchemy import Row, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.jobs import audit
+from shared.jobs.audit import Actor, Deed
 from shared.jobs.ledger import Values, in_seconds
 from shared.machinery.farm import Farm
 from shared.machinery.tables import ApiKey, LoginToken, Tenant
@@ -21,6 +24,7 @@ SCOPES: Final[tuple[Scope, ...]] = ("read", "submit", "admin")  # each includes 
 LOGIN_S: Final = 300
 _TRUSTED_S: Final = 2.0  # a key is read no oftener; so long another process takes a revoked one
 _ID_ALPHABET: Final = "abcdefghjkmnpqrstvwxyz0123456789"
+ID_PATTERN: Final = f"^[{_ID_ALPHABET}]{{8}}$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,22 @@ class Caller:
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
 
+def new_key_id() -> str:
+    """Draw the id of a key."""
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(8))
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to be made; a form draws its id before, so that sent twice it makes one key."""
+
+    name: str
+    scope: Scope
+    tenant: str = "default"
+    expires_in_s: float | None = None  # None: never
+    id: str = field(default_factory=new_key_id)
+
+
 def create(
     farm: Farm,
     name: str,
@@ -45,22 +65,37 @@ def create(
     tenant: str = "default",
     expires_in_s: float | None = None,
 ) -> tuple[str, str]:
-    """Make a key; returns its id and the whole key, which is shown this once."""
-    key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(8))
+    """Make a key that nobody asked for; returns its id and the whole key."""
+    new = NewKey(name, scope, tenant, expires_in_s)
+    return new.id, make(farm, new)
+
+
+def make(farm: Farm, new: NewKey, actor: Actor | None = None) -> str:
+    """Make a key; returns all of it, which is shown this once.
+
+    Raises:
+        WanfarmError: `idempotency_key_reused`, when there is a key with this id.
+    """
     secret = secrets.token_urlsafe(32)
-    ensure_tenant(farm, tenant)
-    with farm.db.connect() as db:
-        db.execute(
-            insert(ApiKey).values(
-                id=key_id,
-                tenant=tenant,
-                name=name,
-                scope=scope,
-                secret_sha256=_sha256(secret),
-                expires_at=in_seconds(expires_in_s) if expires_in_s else None,
-            )
+    ensure_tenant(farm, new.tenant)
+    row = {
+        "id": new.id,
+        "tenant": new.tenant,
+        "name": new.name,
+        "scope": new.scope,
+        "secret_sha256": _sha256(secret),
+        "expires_at": in_seconds(new.expires_in_s) if new.expires_in_s else None,
+    }
+    made = insert(ApiKey).values(row).on_conflict_do_nothing().returning(ApiKey.id)
+    said = {"name": new.name, "scope": new.scope, "tenant": new.tenant}
+    said |= {"expires_in_s": new.expires_in_s} if new.expires_in_s else {}
+    if not audit.carry_out(farm, made, Deed("key.create", new.id, said), actor):
+        raise WanfarmError(
+            "idempotency_key_reused",
+            f"The key '{new.id}' has been made already. Its secret is not shown again. "
+            "If it was lost, revoke this key and make another.",
         )
-    return key_id, f"wf_{key_id}_{secret}"
+    return f"wf_{new.id}_{secret}"
 
 
 def ensure_tenant(farm: Farm, tenant: str) -> None:
@@ -83,7 +118,7 @@ def verify(farm: Farm, key: str) -> Caller:
     """
     prefix, _, rest = key.partition("_")
     key_id, _, secret = rest.partition("_")
-    looks_right = prefix == "wf" and len(key_id) == 8 and set(key_id) <= set(_ID_ALPHABET)
+    looks_right = prefix == "wf" and re.fullmatch(ID_PATTERN, key_id)
     row = _living(farm, key_id) if looks_right else None
     if row is None or not hmac.compare_digest(row.secret_sha256, _sha256(secret)):
         raise invalid_key()
@@ -115,14 +150,14 @@ def all_keys(farm: Farm, tenant: str | None = None) -> list[Values]:
         return [dict(row) for row in db.execute(statement).mappings()]
 
 
-def revoke(farm: Farm, key_id: str) -> bool:
+def revoke(farm: Farm, key_id: str, *, actor: Actor | None = None) -> bool:
     """End a key's life; returns whether there is such a key. Once more is fine."""
     ended = func.coalesce(ApiKey.revoked_at, func.now())
     statement = update(ApiKey).where(ApiKey.id == key_id).values(revoked_at=ended)
-    with farm.db.connect() as db:
-        known = db.execute(statement).rowcount == 1
+    deed = Deed("key.revoke", key_id)
+    known = audit.carry_out(farm, statement.returning(ApiKey.id), deed, actor)
     farm.keys.pop(key_id, None)
-    return known
+    return bool(known)
 
 
 def ensure_admin_key(farm: Farm, path: Path) -> None:

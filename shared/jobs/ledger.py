@@ -1,7 +1,7 @@
 """One statement per write: the row moves; its numbered event and webhooks are born with it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     CTE,
@@ -25,6 +25,7 @@ from shared.machinery.tables import Attempt, Event, Video
 from shared.vocabulary.states import MOVES, VideoState
 
 Values = dict[str, Any]
+STEPS_KEPT_S: Final = 86_400.0  # after a video's end; then upkeep forgets its step events
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from typing import Final, Literal, get_args
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.jobs import audit
+from shared.jobs.audit import Actor, Deed
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Pause
@@ -14,19 +16,27 @@ Door = Literal["intake", "dispatch"]
 DOORS: Final[tuple[Door, ...]] = get_args(Door)
 
 
-def close(farm: Farm, doors: tuple[Door, ...], *, by: str, reason: str | None = None) -> None:
+def close(
+    farm: Farm,
+    doors: tuple[Door, ...],
+    *,
+    by: str,
+    reason: str | None = None,
+    actor: Actor | None = None,
+) -> None:
     """Take nothing in, or start nothing, until it is opened again; what runs goes on."""
     rows = [{"what": door, "by": by, "reason": reason} for door in doors]
     statement = insert(Pause).values(rows)
     newest = {name: statement.excluded[name] for name in ("by", "reason", "at")}
-    with farm.db.connect() as db:
-        db.execute(statement.on_conflict_do_update(index_elements=["what"], set_=newest))
+    shut = statement.on_conflict_do_update(index_elements=["what"], set_=newest)
+    deed = Deed("queue.pause", " ".join(doors), {"reason": reason})
+    audit.carry_out(farm, shut.returning(Pause.what), deed, actor)
 
 
-def reopen(farm: Farm, doors: tuple[Door, ...]) -> None:
+def reopen(farm: Farm, doors: tuple[Door, ...], *, actor: Actor | None = None) -> None:
     """Let videos pass again; what waits is rung for by the next tick."""
-    with farm.db.connect() as db:
-        db.execute(delete(Pause).where(Pause.what.in_(doors)))
+    opened = delete(Pause).where(Pause.what.in_(doors)).returning(Pause.what)
+    audit.carry_out(farm, opened, Deed("queue.resume", " ".join(doors)), actor)
 
 
 def closed(farm: Farm) -> list[Values]:

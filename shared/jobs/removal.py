@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import Row, Select, case, func, select, union, update
 from sqlalchemy import delete as sql_delete
 
-from shared.jobs import lifecycle
+from shared.jobs import audit, lifecycle
+from shared.jobs.audit import Actor, Deed
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
 from shared.machinery.tables import Attempt, File, Tenant, Video
@@ -23,11 +24,10 @@ _GRACE_S = 3600.0
 _PAGE = 500
 
 
-def delete(farm: Farm, video_id: str, *, by: str) -> None:
+def delete(farm: Farm, video_id: str, *, by: str, actor: Actor | None = None) -> None:
     """Hide a video at once, stop it if it runs, and purge what is final."""
-    with farm.db.connect() as db:
-        marked = update(Video).where(Video.id == video_id)
-        db.execute(marked.values(delete_requested_at=func.now()))
+    marked = update(Video).where(Video.id == video_id).values(delete_requested_at=func.now())
+    audit.carry_out(farm, marked.returning(Video.id), Deed("video.delete", video_id), actor)
     _stop(farm, video_id, by)
     try:
         purge(farm, video_id)

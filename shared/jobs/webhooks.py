@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import (
     Connection,
@@ -19,6 +20,8 @@ from sqlalchemy import (
     update,
 )
 
+from shared.jobs import audit
+from shared.jobs.audit import Actor, Deed
 from shared.jobs.ledger import Values, in_seconds
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Tenant, Video, WebhookDelivery, WebhookEndpoint
@@ -28,7 +31,7 @@ from shared.vocabulary.ids import new_id
 MOST_ENDPOINTS: Final = 20
 TEST: Final = "webhook.test"
 _OVERLAP_S: Final = 86_400.0
-_LOG_S: Final = 30 * 86_400.0
+LOG_S: Final = 30 * 86_400.0  # so long a delivery that is over stays in the log
 PENDING: Final = (WebhookDelivery.delivered_at.is_(None), WebhookDelivery.dead_at.is_(None))
 _STATES: Final = {
     "pending": PENDING,
@@ -37,7 +40,7 @@ _STATES: Final = {
 }
 
 
-def add(farm: Farm, tenant: str, given: Values) -> Values:
+def add(farm: Farm, tenant: str, given: Values, *, actor: Actor | None = None) -> Values:
     """Store an endpoint; `given` has its columns `url`, `events`, `description`, `enabled`.
 
     Raises:
@@ -52,8 +55,9 @@ def add(farm: Farm, tenant: str, given: Values) -> Values:
         )
     columns = given | {"id": new_id("hook"), "tenant": tenant}
     statement = insert(WebhookEndpoint).values(columns).returning(*WebhookEndpoint.__table__.c)
-    with farm.db.connect() as db:
-        return dict(db.execute(statement).mappings().one())
+    deed = Deed("webhook.create", columns["id"], {"host": urlsplit(str(given["url"])).hostname})
+    (made,) = audit.carry_out(farm, statement, deed, actor)
+    return made
 
 
 def endpoints(farm: Farm, tenant: str | None) -> list[Values]:
@@ -81,14 +85,15 @@ def endpoint(farm: Farm, endpoint_id: str, tenant: str | None) -> Values:
     )
 
 
-def change(farm: Farm, endpoint_id: str, values: Values) -> None:
+def change(farm: Farm, endpoint_id: str, values: Values, *, actor: Actor | None = None) -> None:
     """Change columns of an endpoint; one that is switched off is owed nothing more."""
-    with farm.db.connect() as db:
-        if values.get("enabled") is False:
+    if values:
+        changed = update(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id).values(values)
+        deed = Deed("webhook.change", endpoint_id, {"fields": sorted(values)})
+        audit.carry_out(farm, changed.returning(WebhookEndpoint.id), deed, actor)
+    if values.get("enabled") is False:
+        with farm.db.connect() as db:
             db.execute(switched_off(endpoint_id))
-        if values:
-            mine = WebhookEndpoint.id == endpoint_id
-            db.execute(update(WebhookEndpoint).where(mine).values(values))
 
 
 def switched_off(endpoint_id: str) -> Update:
@@ -103,10 +108,11 @@ def switched_off(endpoint_id: str) -> Update:
     )
 
 
-def remove(farm: Farm, endpoint_id: str) -> None:
+def remove(farm: Farm, endpoint_id: str, *, actor: Actor | None = None) -> None:
     """Forget an endpoint and its part of the log."""
-    with farm.db.connect() as db:
-        db.execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id))
+    gone = delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id)
+    deed = Deed("webhook.delete", endpoint_id)
+    audit.carry_out(farm, gone.returning(WebhookEndpoint.id), deed, actor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ def _read_secrets(db: Connection, tenant: str) -> Secrets | None:
     return Secrets(current, before, until) if still else Secrets(current, None, None)
 
 
-def rotate(farm: Farm, tenant: str) -> Secrets:
+def rotate(farm: Farm, tenant: str, *, actor: Actor | None = None) -> Secrets:
     """Make a new secret; the one before it signs too for a day."""
     secrets_of(farm, tenant)
     new = {
@@ -155,8 +161,8 @@ def rotate(farm: Farm, tenant: str) -> Secrets:
         "former_until": in_seconds(_OVERLAP_S),
         "webhook_secret": _new_secret(),
     }
-    with farm.db.connect() as db:
-        db.execute(update(Tenant).where(Tenant.name == tenant).values(new))
+    rotated = update(Tenant).where(Tenant.name == tenant).values(new).returning(Tenant.name)
+    audit.carry_out(farm, rotated, Deed("webhook.rotate", tenant), actor)
     return secrets_of(farm, tenant)
 
 
@@ -218,7 +224,9 @@ def delivery(farm: Farm, event_id: str, tenant: str | None) -> Values:
     return dict(row)
 
 
-def redeliver(farm: Farm, event_id: str, tenant: str | None) -> Values:
+def redeliver(
+    farm: Farm, event_id: str, tenant: str | None, *, actor: Actor | None = None
+) -> Values:
     """Have one more try made at once, whatever came of those before; the body is the same.
 
     Raises:
@@ -226,15 +234,16 @@ def redeliver(farm: Farm, event_id: str, tenant: str | None) -> Values:
     """
     delivery(farm, event_id, tenant)
     again = {"delivered_at": None, "dead_at": None, "next_at": func.now()}
-    with farm.db.connect() as db:
-        db.execute(update(WebhookDelivery).where(WebhookDelivery.id == event_id).values(again))
+    due = update(WebhookDelivery).where(WebhookDelivery.id == event_id).values(again)
+    deed = Deed("webhook.redeliver", event_id)
+    audit.carry_out(farm, due.returning(WebhookDelivery.id), deed, actor)
     return delivery(farm, event_id, tenant)
 
 
 def prune(farm: Farm) -> int:
     """Forget deliveries of more than 30 days ago that are over; returns how many."""
     over = not_(and_(*PENDING))
-    old = delete(WebhookDelivery).where(WebhookDelivery.at < in_seconds(-_LOG_S), over)
+    old = delete(WebhookDelivery).where(WebhookDelivery.at < in_seconds(-LOG_S), over)
     with farm.db.connect() as db:
         return db.execute(old).rowcount
 

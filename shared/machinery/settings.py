@@ -150,6 +150,11 @@ class Settings(CacheSettings):
         description="For a lab: send webhooks over http and to private addresses too.",
     )
 
+    # the audit log
+    audit_days: Count = Field(
+        default=90, description="Days that it is kept known who did what to the farm."
+    )
+
     # the job protocol
     lease_s: Seconds = Field(default=120, description="How long a silent attempt keeps its job.")
     heartbeat_s: Seconds = Field(default=10, description="How often a parent renews it.")

@@ -332,6 +332,28 @@ class File(Base):
     )
 
 
+class Audit(Base):
+    """One thing that somebody did to the farm, by the statement that did it."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    tenant: Mapped[str] = mapped_column(String(64))  # of the key
+    key_id: Mapped[str] = mapped_column(String(8))
+    key_name: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(24))  # one of `audit.ACTIONS`
+    object_id: Mapped[str] = mapped_column(String(64))  # what it was done to
+    detail: Mapped[dict[str, Any]]
+    request_id: Mapped[str] = mapped_column(String(64))
+
+    __table_args__ = (
+        Index("audit_action", "action", text("id DESC")),
+        Index("audit_request", "request_id"),
+        Index("audit_at", "at", postgresql_using="brin"),
+    )
+
+
 class Idempotency(Base):
     """Which object a client's Idempotency-Key made, and of what request."""
 

@@ -153,7 +153,7 @@ def test_each_state_of_a_group_has_its_page(admin, farm, group):
             pages = [admin.get(path).text for path in ("/groups", group)]
             assert all(state.value in page for page in pages), (state, mode)
             assert "&lt;Rank&gt; 0 died." in pages[1]
-            assert ("it is resumed" in pages[1] or "not answered" in pages[1]) == (mode is not None)
+            assert (f'action="{group}/resume"' in pages[1]) == (mode is not None)
 
 
 def test_a_group_tells_of_its_work_over_the_api(admin, farm, api, hand, group):

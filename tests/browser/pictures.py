@@ -14,9 +14,11 @@ from PIL import Image, ImageDraw
 from mini import world
 from mini.build import build
 from shared.jobs import lifecycle, queries
+from shared.machinery.farm import Farm
 from shared.vocabulary.catalog import MINIATURES, MODELS
 from tests.browser.conftest import ROOT, Visit
 from tests.browser.staging import Stage
+from tests.browser.test_admin import do_deeds
 from tests.browser.visitor import DESK, PHONE
 from tests.engine.rendering import decoded
 
@@ -61,6 +63,18 @@ def test_take_a_contact_sheet(stage: Stage, eventually: Callable[..., object]):
         for place, frame in enumerate(SHOWN):
             sheet.paste(Image.fromarray(video[frame]), (x + place * (side + 2), y + line + 2))
     _keep("contact-sheet.png", sheet.quantize(256))
+
+
+def test_take_pictures_of_the_admin_pages(visit: Visit, farm: Farm):
+    do_deeds(farm)
+    for theme in ("dark", "light"):
+        for size, width in ((DESK, "wide"), (PHONE, "phone")):
+            visitor = visit("/", size=size)
+            if theme == "light":
+                visitor.page.click("button[name=theme]")
+            for name in ("keys", "audit"):
+                picture = visitor.go(f"/admin/{name}").page.screenshot(full_page=True)
+                _keep(f"admin-{name}-{theme}-{width}.png", _picture(picture))
 
 
 @pytest.mark.usefixtures("worker")

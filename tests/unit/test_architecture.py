@@ -94,6 +94,38 @@ def writes_state(node: ast.AST) -> bool:
     return False
 
 
+def test_the_api_names_who_does_a_deed_to_whatever_writes_it_down():
+    """What takes an `actor` leaves an audit row for it; without one it would leave none."""
+    modules = [ast.parse(path.read_text()) for path in sources("shared/jobs")]
+    deeds = {
+        node.name
+        for module in modules
+        for node in module.body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and "actor" in {arg.arg for arg in [*node.args.args, *node.args.kwonlyargs]}
+    } - {"carry_out"}
+    of_jobs = {path.stem for path in sources("shared/jobs")}
+
+    calls = [
+        (name_of(path), node)
+        for path in sources("api")
+        for node, _ in nodes(path)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and dotted(node.func.value) in of_jobs
+        and node.func.attr in deeds
+    ]
+
+    assert {"make", "revoke", "drain", "resume", "close", "delete"} <= deeds
+    assert {node.func.attr for _, node in calls} == deeds
+    assert [
+        (where, ast.unparse(node))
+        for where, node in calls
+        if "actor" not in {word.arg for word in node.keywords}
+    ] == []
+
+
 def test_collectives_are_called_in_one_room():
     collectives = {"all_reduce", "all_gather", "all_to_all", "broadcast", "broadcast_object_list"}
     collectives |= {"barrier", "all_gather_into_tensor", "all_to_all_single", "reduce_scatter"}

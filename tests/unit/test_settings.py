@@ -88,6 +88,7 @@ WRONG = {
     "max_queued": -1,
     "max_streams": 0,
     "max_streams_per_key": 0,
+    "audit_days": 0,
     "lease_s": 0,
     "heartbeat_s": -1,
     "tick_s": 0,

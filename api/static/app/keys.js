@@ -1,7 +1,7 @@
 // Single-key shortcuts: never inside fields, all of them reachable by Tab as well.
 
 const STORED = "wf.keys";
-const GO = { o: "/", j: "/jobs", g: "/groups", n: "/new" };
+const GO = { o: "/", j: "/jobs", g: "/groups", n: "/new", a: "/admin" };
 const FIELDS = "input:not([type=checkbox], [type=radio]), select, textarea, dialog[open], video";
 let leader = 0; // when `g` was pressed
 

@@ -1,0 +1,94 @@
+"""What administrators ask for: read and done the same way, by the API or by a page."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.plumbing.auth import acting
+from api.plumbing.runtime import farm
+from shared.jobs import keys, pauses
+from shared.jobs.keys import Caller, Scope
+from shared.jobs.ledger import Values
+from shared.vocabulary.errors import WanfarmError
+
+_TENANT: Final = "^[a-z0-9][a-z0-9._-]{0,63}$"
+_CENTURY_S: Final = 100 * 365 * 86_400
+
+
+class KeyRequest(BaseModel):
+    """A key to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=64)] = Field(description="For people.")
+    scope: Scope = Field(default="submit", description="Each includes those before it.")
+    tenant: Annotated[str, Field(pattern=_TENANT)] = Field(
+        default="default", description="Who owns its videos."
+    )
+    expires_in_s: Annotated[int, Field(ge=1, le=_CENTURY_S)] | None = Field(
+        default=None, description="Seconds until it stops working; null for never."
+    )
+    weight: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
+        default=None,
+        description="Its tenant's part of the GPU time when tenants compete; null leaves it.",
+    )
+
+
+class PauseRequest(BaseModel):
+    """Which doors of the queue are meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    what: Literal["dispatch", "intake", "both"] = Field(
+        default="dispatch", description="`intake` refuses new videos, `dispatch` starts none."
+    )
+    reason: Annotated[str, Field(max_length=300)] | None = Field(
+        default=None, description="For people; a refused video's sender reads it too."
+    )
+
+    @property
+    def doors(self) -> tuple[pauses.Door, ...]:
+        """The doors by name."""
+        return pauses.DOORS if self.what == "both" else (self.what,)
+
+
+def make_key(caller: Caller, asked: KeyRequest, key_id: str | None = None) -> tuple[Values, str]:
+    """Make a key; gives its row, and the whole key, which is shown this once.
+
+    Raises:
+        WanfarmError: `idempotency_key_reused`, when `key_id` was used up before.
+    """
+    key_id = key_id or keys.new_key_id()
+    new = keys.NewKey(asked.name, asked.scope, asked.tenant, asked.expires_in_s, key_id)
+    key = keys.make(farm(), new, actor=acting(caller))
+    if asked.weight is not None:
+        keys.weigh(farm(), asked.tenant, asked.weight)
+    return _row(key_id), key
+
+
+def revoke_key(caller: Caller, key_id: str) -> Values:
+    """End a key's life; gives its row.
+
+    Raises:
+        WanfarmError: `key_not_found`.
+    """
+    if not keys.revoke(farm(), key_id, actor=acting(caller)):
+        raise WanfarmError(
+            "key_not_found", f"There is no key '{key_id[:20]}'. See /v1/keys for the ids."
+        )
+    return _row(key_id)
+
+
+def pause(caller: Caller, asked: PauseRequest) -> None:
+    """Close doors of the queue; what runs goes on."""
+    by, actor = caller.key_name, acting(caller)
+    pauses.close(farm(), asked.doors, by=by, reason=asked.reason, actor=actor)
+
+
+def reopen(caller: Caller, asked: PauseRequest) -> None:
+    """Open doors of the queue."""
+    pauses.reopen(farm(), asked.doors, actor=acting(caller))
+
+
+def _row(key_id: str) -> Values:
+    return next(row for row in keys.all_keys(farm()) if row["id"] == key_id)
