@@ -21,6 +21,7 @@ _CONNECT_WAITS_S: Final = (0.5, 1.0, 2.0)
 _PATIENCE_S: Final = 60.0  # spent on Retry-After in all, and on a stream that does not come back
 _STREAM_SILENCE_S: Final = 45.0  # the server writes a comment every 15 s
 _RECONNECT_S: Final = 1.0
+_EXPLAINED: Final = "see {url}/docs/reference/errors#{code}"
 
 
 class Exit(IntEnum):
@@ -200,6 +201,10 @@ class Client:
         finally:
             response.close()
 
+    def explains(self, code: str) -> str:
+        """Say where the farm's own documentation explains an error code."""
+        return _EXPLAINED.format(url=self._url, code=code)
+
     def follow(self, video_id: str, *, within_s: float | None = None) -> Generator[Event]:
         """Yield a video's events to its end, over as many connections as that takes.
 
@@ -347,6 +352,8 @@ def refusal(response: "httpx.Response") -> FarmError:
     details = [f"{one['param']}: {one['message']}" for one in others[1:]]
     request_id = error.get("request_id") or response.headers.get("X-Request-ID")
     details += [f"request {request_id}"] if request_id else []
+    farm = str(response.request.url.join("/")).rstrip("/")
+    details.append(_EXPLAINED.format(url=farm, code=error["code"]))
     return FarmError(exit_code, f"{error['code']}: {error['message']}", details=details)
 
 

@@ -1,4 +1,4 @@
-"""Writes the reference pages that are read off the code: settings, command line, metrics.
+"""Writes the reference pages that are read off the code; its own are settings, verbs, metrics.
 
 `python -m cli.reference` brings docs/reference up to date; a test holds the files to it.
 """
@@ -13,6 +13,10 @@ import click
 
 from cli.client import Exit
 from cli.main import VERBS, wanfarm
+from cli.reference_api import api_page
+from cli.reference_farm import compose_page, states_page
+from cli.schema_words import rule_of
+from cli.tables import table
 from shared.machinery.cache_settings import CacheSettings, alias_of
 from shared.machinery.effective import text_of
 from shared.machinery.settings import Settings, variable_of
@@ -35,37 +39,30 @@ _EXITS: Final = MappingProxyType(
         Exit.INTERRUPTED: "Ctrl-C; a video goes on.",
     }
 )
-_RULES: Final = MappingProxyType(
-    {
-        "minimum": "at least {}",
-        "exclusiveMinimum": "above {}",
-        "maximum": "at most {}",
-        "exclusiveMaximum": "below {}",
-        "pattern": "matches `{}`",
-    }
-)
 
 
 def settings_page() -> str:
     """Write the page of all settings."""
+    cache = [name for name in Settings.model_fields if name in CacheSettings.model_fields]
+    own = [
+        (f"`{variable_of(name)}`", _default(field.get_default()), rule_of(_schema(name)),
+         field.description or "")
+        for name, field in Settings.model_fields.items()
+        if name not in cache
+    ]  # fmt: skip
+    knobs = [
+        (f"`{variable_of(name)}`", f"`{alias}`" if (alias := alias_of(name)) else "",
+         rule_of(_schema(name)), Settings.model_fields[name].description or "")
+        for name in cache
+    ]  # fmt: skip
     lines = [
-        _GENERATED,
         "# Settings",
         "",
         "Every process of a farm reads these variables once, at its start, and refuses to start "
         "over a value that breaks its rule or a `WANFARM_` name that it does not know.",
         "Each may come from a file instead: `<VARIABLE>_FILE` names it, and its text is the value. "
         "Use that for secrets.",
-        "",
-        "| variable | default | rule | meaning |",
-        "|---|---|---|---|",
-    ]
-    cache = [name for name in Settings.model_fields if name in CacheSettings.model_fields]
-    for name, field in Settings.model_fields.items():
-        if name not in cache:
-            cells = (_default(field.get_default()), _rule(_schema(name)), field.description or "")
-            lines.append(f"| `{variable_of(name)}` | " + " | ".join(cells) + " |")
-    lines += [
+        *table("variable, default, rule, meaning", own),
         "",
         "## The block cache",
         "",
@@ -73,15 +70,9 @@ def settings_page() -> str:
         "[Skip work between steps](../how-to/cache-steps.md). None is set by default. The names "
         "that SGLang uses do as well; both at once must agree. A switch is `true`, `1`, `false` "
         "or `0`.",
-        "",
-        "| variable | also taken | rule | meaning |",
-        "|---|---|---|---|",
+        *table("variable, also taken, rule, meaning", knobs),
     ]
-    for name in cache:
-        alias, words = alias_of(name), Settings.model_fields[name].description or ""
-        cells = (f"`{alias}`" if alias else "", _rule(_schema(name)), words)
-        lines.append(f"| `{variable_of(name)}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 @functools.cache
@@ -96,7 +87,6 @@ def _schema(name: str) -> dict[str, Any]:
 def cli_page() -> str:
     """Write the page of all verbs."""
     lines = [
-        _GENERATED,
         "# Command line",
         "",
         "Data goes to stdout, notes and progress to stderr. Without a terminal the output is plain "
@@ -113,13 +103,12 @@ def cli_page() -> str:
         assert command is not None
         for words, leaf in _leaves(command, f"wanfarm {verb}"):
             lines += ["", *_verb(words, leaf)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def metrics_page() -> str:
     """Write the page of all metrics."""
     lines = [
-        _GENERATED,
         "# Metrics",
         "",
         "What a farm tells Prometheus: the API at `/metrics` of its own port, a worker and upkeep "
@@ -150,19 +139,32 @@ def metrics_page() -> str:
         values = ", ".join(f"`{value}`" for value in sorted(label.values or ()))
         told = ": ".join(part for part in (label.about, values) if part)
         lines.append(f"| `{label.name}` | {', '.join(shorts)} | {told} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
-PAGES: Final[MappingProxyType[str, Callable[[], str]]] = MappingProxyType(
-    {"settings.md": settings_page, "cli.md": cli_page, "metrics.md": metrics_page}
+_PAGES: Final[MappingProxyType[str, Callable[[], str]]] = MappingProxyType(
+    {
+        "api.md": api_page,
+        "cli.md": cli_page,
+        "compose.md": compose_page,
+        "metrics.md": metrics_page,
+        "settings.md": settings_page,
+        "states.md": states_page,
+    }
 )
+NAMES: Final = tuple(_PAGES)
+
+
+def page(name: str) -> str:
+    """Write one page, as its file has it."""
+    return f"{_GENERATED}\n{_PAGES[name]()}\n"
 
 
 def main() -> None:
     """Write every page."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, write in PAGES.items():
-        (FOLDER / name).write_text(write())
+    for name in NAMES:
+        (FOLDER / name).write_text(page(name))
         click.echo(f"docs/reference/{name}")
 
 
@@ -171,18 +173,6 @@ def _default(value: object) -> str:
         return "–"  # noqa: RUF001 - a dash
     text = text_of(value)
     return f"`{text}`" if text else "empty"
-
-
-def _rule(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return ", ".join(f"`{choice}`" for choice in schema["enum"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    if "anyOf" in schema:
-        return ", or ".join(rule for one in schema["anyOf"] if (rule := _rule(one)))
-    if "items" in schema:
-        return f"each {rule}" if (rule := _rule(schema["items"])) else ""
-    return ", ".join(rule.format(schema[key]) for key, rule in _RULES.items() if key in schema)
 
 
 def _leaves(command: click.Command, words: str) -> Iterator[tuple[str, click.Command]]:
@@ -202,22 +192,17 @@ def _verb(words: str, command: click.Command) -> Iterator[str]:
     yield ""
     yield " ".join((command.help or "").split())
     options = [param for param in command.params if isinstance(param, click.Option)]
-    if options:
-        yield ""
-        yield "| option | meaning |"
-        yield "|---|---|"
-    for option in options:
-        yield f"| {_names(option, context)} | {_help(option)} |"
+    yield from table("option, meaning", [(_names(one, context), _help(one)) for one in options])
 
 
 def _names(option: click.Option, context: click.Context) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     value = "" if option.is_flag else f" {option.make_metavar(context)}"
-    return names + value.replace("|", "\\|")
+    return names + value
 
 
 def _help(option: click.Option) -> str:
-    words = (option.help or "").replace("|", "\\|")
+    words = option.help or ""
     shown = option.show_default and option.default is not None
     return f"{words} Default: `{option.default}`.".strip() if shown else words
 

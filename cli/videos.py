@@ -61,6 +61,7 @@ def watch(session: Session, video_id: str, *, timeout: float | None) -> int:
     hear = screen.line if screen.as_json else None
     video = following.follow(session, video_id, within_s=timeout, hear=hear)
     screen.object(video, [render.ended_text(video)], short=video["id"])
+    _explain(session, video)
     return following.EXIT_OF[video["status"]]
 
 
@@ -73,6 +74,7 @@ def get(session: Session, video_ids: tuple[str, ...]) -> int:
     def show(video_id: str) -> int:
         video = session.api.get(f"/v1/videos/{video_id}")
         session.screen.object(video, render.video_lines(video), short=video["id"])
+        _explain(session, video)
         return Exit.OK
 
     return for_each(video_ids, show)
@@ -192,7 +194,14 @@ def _make(session: Session, path: str, body: Json, wish: Wish) -> int:
 def _finish(session: Session, video: Json, wish: Wish) -> int:
     saved = f"  {wish.output}" if wish.output and video["status"] == "completed" else ""
     session.screen.note(render.ended_text(video) + saved)
+    _explain(session, video)
     return following.EXIT_OF[video["status"]]
+
+
+def _explain(session: Session, video: Json) -> None:
+    """Lead from a failed video's code to what can be done about it."""
+    if video["status"] == "failed":
+        session.screen.note(session.api.explains(video["error"]["code"]))
 
 
 def _filters(options: Json) -> dict[str, str | int]:

@@ -6,7 +6,7 @@ from typing import Final
 from flask import Blueprint, Flask, Response, render_template, request
 from werkzeug.routing import PathConverter
 
-from api.dashboard import actions, admin, assets, comparing, group_pages, login, shell
+from api.dashboard import actions, admin, assets, comparing, docs, group_pages, login, shell
 from api.dashboard.detail import JobPage, job_page
 from api.dashboard.listing import Listing, asked, listing
 from api.dashboard.rows import find_row, jobs_of, tenant_of
@@ -30,7 +30,7 @@ _RECENT: Final = 12
 class PagePath(PathConverter):
     """Whatever is neither a page nor part of the API; the API answers for its own paths."""
 
-    regex = r"(?!(?:v1|docs|openapi\.json|metrics|livez|readyz|health)(?:/|$)).+"
+    regex = r"(?!(?:v1|openapi\.json|metrics|livez|readyz|health)(?:/|$)).+"
 
 
 def register(app: Flask, farm: Farm) -> None:
@@ -44,6 +44,7 @@ def register(app: Flask, farm: Farm) -> None:
     comparing.register(pages)
     group_pages.register(pages)
     admin.register(pages)
+    docs.register(pages)
     pages.add_url_rule("/", view_func=overview)
     pages.add_url_rule("/_/overview", view_func=overview_fragment)
     pages.add_url_rule("/jobs", view_func=jobs)

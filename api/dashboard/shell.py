@@ -133,6 +133,6 @@ def _no_database(err: Exception) -> BaseResponse:
 
 
 def _unforeseen(err: Exception) -> BaseResponse:
-    logger().error("page.failed", path=request.path, exc_info=err)
+    logger().error("page.failed", path=request.path, request_id=g.get("request_id"), exc_info=err)
     message = "The farm met a fault of its own. The request id leads to it in the log. Retry once."
     return error_page(WanfarmError("internal_error", message))

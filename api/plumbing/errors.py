@@ -102,7 +102,9 @@ def _database(err: Exception) -> Response:
 
 
 def _unforeseen(err: Exception) -> Response:
-    logger().error("request.failed", path=request.path, exc_info=err)
+    logger().error(
+        "request.failed", path=request.path, request_id=g.get("request_id"), exc_info=err
+    )
     return _ours(
         WanfarmError(
             "internal_error",

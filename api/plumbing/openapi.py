@@ -17,6 +17,20 @@ _REF: Final = "#/components/schemas/{model}"
 _BODY_CODES: Final = (
     "invalid_json", "invalid_form", "unknown_field", "body_too_large", "unsupported_media_type",
 )  # fmt: skip
+_VIDEO_CODES: Final = (  # what the fields of a video can be refused for
+    "ambiguous_form", "conflicting_fields", "does_not_fit", "image_not_allowed", "image_required",
+    "image_too_large", "invalid_cache_policy", "invalid_image", "invalid_value", "lora_mismatch",
+    "missing_field", "not_for_model", "unsupported_feature", "url_fetch_disabled", "use_batches",
+)  # fmt: skip
+_NAMES_IN_BODIES: Final = frozenset({"lora_not_found", "model_not_found"})  # there they are no 404
+_HEADERS: Final = {
+    "Idempotency-Key": "1 to 255 printable characters; sent again, it makes no second video.",
+    "If-None-Match": "The ETag that you have; 304 while it is still the one.",
+    "If-Range": "The ETag that the range is to be of.",
+    "Last-Event-ID": "The last event that you have; the stream goes on behind it.",
+    "Prefer": "`wait=20` is the same as `?wait=20`.",
+    "Range": "One range of bytes.",
+}
 _ALWAYS: Final = ("invalid_header", "internal_error", "database_unavailable")
 
 Json = dict[str, Any]
@@ -103,8 +117,10 @@ def _parameters(route: Route[Any]) -> list[Json]:
         elif name == "status":
             parameter |= {"style": "form", "explode": False}
         found.append(parameter)
-    for name in route.headers:
-        found.append({"name": name, "in": "header", "schema": {"type": "string"}})  # noqa: PERF401
+    found += [
+        {"name": name, "in": "header", "schema": {"type": "string", "description": _HEADERS[name]}}
+        for name in route.headers
+    ]
     return found
 
 
@@ -128,7 +144,8 @@ def _responses(route: Route[Any], refs: dict[Any, Json]) -> Json:
         responses["204"] = {"description": "The stream is over."}
     by_status: dict[int, list[str]] = {}
     for code in _codes(route):
-        by_status.setdefault(CODES[code].status, []).append(code)
+        in_body = route.body is not None and code in _NAMES_IN_BODIES
+        by_status.setdefault(400 if in_body else CODES[code].status, []).append(code)
     envelope = {"application/json": {"schema": refs[(ErrorEnvelope, "serialization")]}}
     for status, codes in sorted(by_status.items()):
         described = ", ".join(f"`{code}`" for code in sorted(codes))
@@ -156,7 +173,7 @@ def _codes(route: Route[Any]) -> set[str]:
     if route.body is not None:
         codes |= set(_BODY_CODES)
         if issubclass(route.body, Overrides):
-            codes |= {"invalid_value", "unsupported_feature"}
+            codes |= {*_VIDEO_CODES, *_NAMES_IN_BODIES}
     if route.path in {"/readyz", "/health"}:
         codes.add("not_ready")
     return codes

@@ -23,9 +23,20 @@ _OK: Final = "ok"
 _LITTLE_ROOM: Final = "nearly full, new videos are refused"
 
 
-def _open(path: str, summary: str, returns: type[BaseModel] | None = None) -> Route[NoQuery]:
+def _open(
+    path: str,
+    summary: str,
+    returns: type[BaseModel] | None = None,
+    media: str = "application/json",
+) -> Route[NoQuery]:
     return Route(
-        method="GET", path=path, scope=None, summary=summary, query=NoQuery, returns=returns
+        method="GET",
+        path=path,
+        scope=None,
+        summary=summary,
+        query=NoQuery,
+        returns=returns,
+        media=(media,),
     )
 
 
@@ -52,7 +63,9 @@ def health(_call: Call[NoQuery]) -> Response:
     return json_response(ready)
 
 
-@endpoint(_open("/metrics", "Tell the farm's figures in the Prometheus text format."))
+@endpoint(
+    _open("/metrics", "Tell the farm's figures in the Prometheus text format.", media="text/plain")
+)
 def metrics(_call: Call[NoQuery]) -> Response:
     """Render the metrics."""
     if farm().settings.metrics_auth:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import threading
@@ -84,6 +85,8 @@ def test_every_fault_of_a_request_is_told_with_its_code_and_request_id(wanfarm):
     assert "frames" in said.err
     assert "num_frame" in said.err
     assert "request req_" in said.err
+    code = said.err.split()[1].rstrip(":")
+    assert re.search(rf"see http://127\.0\.0\.1:\d+/docs/reference/errors#{code}\n", said.err)
 
 
 def test_the_same_idempotency_key_gives_the_same_video(wanfarm):
@@ -116,6 +119,7 @@ def test_a_failed_job_is_exit_code_3(wanfarm, worker, claimed):
 
     assert said.code == 3
     assert "invalid_input: It is too odd." in said.out
+    assert said.err.endswith("/docs/reference/errors#invalid_input\n")
 
 
 def test_a_cancelled_job_is_exit_code_4(wanfarm):
