@@ -12,6 +12,7 @@ from shared.jobs.groups import Reading
 from shared.jobs.ledger import Values
 from shared.machinery.logs import logger
 
+_NVML: Final[Any] = pynvml  # it has no types
 _EVERY_S: Final = 2.0
 _FRESH_S: Final = 10.0  # what was read earlier is not told any more
 
@@ -36,11 +37,11 @@ class Gpus(threading.Thread):
     def run(self) -> None:
         """Read until stopped, or until the driver fails."""
         try:
-            pynvml.nvmlInit()
+            _NVML.nvmlInit()
             while not self._stop_asked.is_set():
                 self._read = (time.monotonic(), _read_all())
                 self._stop_asked.wait(_EVERY_S)
-        except pynvml.NVMLError as err:
+        except _NVML.NVMLError as err:
             logger().warning("gpus.unreadable", error=str(err))
 
     def stop(self) -> None:
@@ -49,20 +50,20 @@ class Gpus(threading.Thread):
 
 
 def _read_all() -> dict[str, Values]:
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    return {str(pynvml.nvmlDeviceGetUUID(handle)): _read_one(handle) for handle in handles}
+    handles = [_NVML.nvmlDeviceGetHandleByIndex(i) for i in range(_NVML.nvmlDeviceGetCount())]
+    return {str(_NVML.nvmlDeviceGetUUID(handle)): _read_one(handle) for handle in handles}
 
 
 def _read_one(handle: Any) -> Values:  # noqa: ANN401 - a pointer of the driver's
     """Read what this GPU tells; few tell everything."""
-    heat = pynvml.NVML_TEMPERATURE_GPU
+    heat = _NVML.NVML_TEMPERATURE_GPU
     asked = {
-        "utilization_ratio": lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
-        "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, heat),
-        "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "utilization_ratio": lambda: _NVML.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
+        "temperature_c": lambda: _NVML.nvmlDeviceGetTemperature(handle, heat),
+        "power_w": lambda: _NVML.nvmlDeviceGetPowerUsage(handle) / 1000,
     }
     told: Values = {}
     for name, ask in asked.items():
-        with contextlib.suppress(pynvml.NVMLError):
+        with contextlib.suppress(_NVML.NVMLError):
             told[name] = ask()
     return told

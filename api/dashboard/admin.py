@@ -148,7 +148,7 @@ def show_settings() -> str:
 
 def _keys(caller: Caller, **more: Any) -> str:  # noqa: ANN401 - the template's
     lines = [adminviews.key_line(row, caller.key_id) for row in keys.all_keys(farm())]
-    form: dict[str, Any] = {"values": {}, "faults": {}, "made": None, "key": None} | more
+    form = dict[str, Any](values={}, faults={}, made=None, key=None) | more
     return _section(
         "Keys",
         living=[one for one in lines if one.lives],

@@ -137,7 +137,7 @@ def deed_line(row: Values, key_names: dict[str, str]) -> DeedLine:
         to = f"{to} ({key_names[to]})"
     said = {name: value for name, value in row["detail"].items() if value is not None}
     how = [f"{_name(name)} {_said(name, value)}" for name, value in said.items()]
-    return DeedLine(row, PHRASES.get(row["action"], row["action"]), to, ", ".join(how))
+    return DeedLine(row, PHRASES.get(row["action"]) or str(row["action"]), to, ", ".join(how))
 
 
 def _name(name: str) -> str:

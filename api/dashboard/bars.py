@@ -8,7 +8,7 @@ from shared.jobs.group_history import Hour
 _WIDTH: Final = 10
 _GAP: Final = 2
 _HEIGHT: Final = 48
-_LEAST: Final = 3.0  # one job beside many is still seen
+_LEAST: Final = 3  # one job beside many is still seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Bar:
 
     tone: str
     x: int
-    y: float
-    height: float
+    y: int
+    height: int
     title: str
 
 
@@ -48,10 +48,10 @@ def draw(hours: list[Hour]) -> Chart:
 def _column(place: int, hour: Hour, most: int) -> list[Bar]:
     title = f"{hour.began:%H}:00 UTC: {hour.completed} completed, {hour.failed} failed"
     bars: list[Bar] = []
-    floor = float(_HEIGHT)
+    floor = _HEIGHT
     for tone, count in (("ok", hour.completed), ("bad", hour.failed)):
         if count:
-            height = max(_LEAST, (_HEIGHT - _LEAST) * count / most)
-            floor = round(floor - height, 1)
-            bars.append(Bar(tone, place * (_WIDTH + _GAP), floor, round(height, 1), title))
+            height = max(_LEAST, round((_HEIGHT - _LEAST) * count / most))
+            floor -= height
+            bars.append(Bar(tone, place * (_WIDTH + _GAP), floor, height, title))
     return bars or [Bar("none", place * (_WIDTH + _GAP), _HEIGHT - 1, 1, title)]

@@ -51,7 +51,7 @@ class GroupPage:
         last = f"the last {self.runs.count} job{'s'[: self.runs.count > 1]}"
         if self.runs.cached_ratio is None:
             return f"not used in {last}"
-        return f"{self.runs.cached_ratio:.0%} of calls, {self.runs.cached} of {last}"
+        return f"{self.runs.cached_ratio:.0%} of calls in {self.runs.cached} of {last}"
 
     @property
     def report(self) -> str:

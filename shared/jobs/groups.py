@@ -1,7 +1,6 @@
 """GPU groups as their parents tell them: register, heartbeat, and what others read."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, Literal, cast
 
 from sqlalchemy import ColumnElement, case, func, null, select, update
@@ -102,7 +101,7 @@ def beat(farm: Farm, identity: Identity, reading: Reading) -> Wish | None:
     return Wish(cast(DrainMode | None, row[0])) if row else None
 
 
-def _warm_since(model: str | None) -> ColumnElement[datetime | None]:
+def _warm_since(model: str | None) -> ColumnElement[Any]:
     """Keep the moment for as long as the same model is told of."""
     if model is None:
         return null()

@@ -1,4 +1,4 @@
-"""The pages of groups in a browser: how they look, and draining with a question and without."""
+"""The pages of groups in a browser: a drain with a question and without, a report to copy."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import GroupState
 from tests.browser.conftest import Visit
 from tests.browser.staging import Stage
-from tests.browser.visitor import DESK, PHONE
+from tests.browser.visitor import PHONE
 
 pytestmark = pytest.mark.browser
 SICK = "Out of service after 2 failures in a row. The last: Rank 1 died (SIGKILL)."
@@ -19,6 +19,10 @@ def gpu(rank: int) -> dict:
         "memory_bytes": 61_000_000_000, "memory_total_bytes": 80_000_000_000,
         "utilization_ratio": 0.98, "temperature_c": 64, "power_w": 610.0,
     }  # fmt: skip
+
+
+def drains(stage: Stage) -> list[tuple[str | None, str | None]]:
+    return [(one["drain"], one["drain_reason"]) for one in groups.all_groups(stage.farm)]
 
 
 @pytest.fixture
@@ -38,52 +42,21 @@ def running(stage: Stage) -> str:
     return video_id
 
 
-@pytest.mark.parametrize(
-    ("theme", "size"),
-    [
-        pytest.param("dark", DESK, id="dark-desk"),
-        pytest.param("light", PHONE, id="light-phone"),
-        pytest.param("light", DESK, id="light-desk", marks=pytest.mark.long),
-        pytest.param("dark", PHONE, id="dark-phone", marks=pytest.mark.long),
-    ],
-)
-def test_groups_are_accessible_and_are_drained_by_a_question(
-    visit: Visit, stage: Stage, running: str, theme: str, size: tuple
+def test_a_group_is_drained_by_a_question_and_its_page_goes_on(
+    visit: Visit, stage: Stage, running: str
 ):
-    visitor = visit("/", size=size)
-    if theme == "light":
-        visitor.page.click("button[name=theme]")
-
-    visitor.go("/groups/g1")
-    assert visitor.axe() == []
-    visitor.page.click("#problem summary")
-    assert SICK in visitor.text("#problem")
-    visitor.page.keyboard.press("g")
-    visitor.page.keyboard.press("g")
-    visitor.page.wait_for_url("**/groups")
-    assert visitor.axe() == []
-    visitor.page.click("#open-g0")
-    visitor.page.wait_for_url("**/groups/g0")
-    visitor.check_width()
-    assert visitor.axe() == []
+    visitor = visit("/groups/g0", size=PHONE)
     assert "98 %" in visitor.text(".ranks")
     assert visitor.page.get_attribute("#group-g0-job", "href") == f"/jobs/{running}"
 
-    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    visitor.page.click("#copy-report")
-    visitor.page.wait_for_selector("#copy-report >> text=Copied")
-    report = visitor.page.evaluate("navigator.clipboard.readText()")
-    assert all(fact in report for fact in ("rank1", "torch 2.13.0", "Rank 1 died (SIGKILL)."))
-    assert "fox" not in report
-
     visitor.page.click("#drain")
+    visitor.check_width()
     assert visitor.axe() == []
     assert "No other group is up" in visitor.text("#finish-dialog")
     visitor.page.fill("#finish-dialog-reason", "new driver")
     visitor.page.click("#finish-dialog button.danger")
     visitor.page.wait_for_selector("#standing >> text=new driver")
-    (group, _) = groups.all_groups(stage.farm)
-    assert (group["drain"], group["drain_reason"]) == ("finish", "new driver")
+    assert drains(stage) == [("finish", "new driver"), (None, None)]
 
     visitor.page.evaluate("window.same = true")
     stage.beat(GroupState.DRAINING, running)
@@ -92,12 +65,33 @@ def test_groups_are_accessible_and_are_drained_by_a_question(
 
 
 @pytest.mark.usefixtures("running")
+def test_a_problem_unfolds_and_a_report_is_copied(visit: Visit):
+    visitor = visit("/jobs")
+    visitor.page.keyboard.press("g")
+    visitor.page.keyboard.press("g")
+    visitor.page.wait_for_url("**/groups")
+    visitor.page.click("#open-g1")
+    visitor.page.wait_for_url("**/groups/g1")
+
+    visitor.page.click("#problem summary")
+    assert visitor.text("#problem p") == SICK
+
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.go("/groups/g0")
+    visitor.page.click("#copy-report")
+    visitor.page.wait_for_selector("#copy-report >> text=Copied")
+    report = visitor.page.evaluate("navigator.clipboard.readText()")
+    assert all(fact in report for fact in ("rank1", "torch 2.13.0", "Rank 1 died (SIGKILL)."))
+    assert "fox" not in report
+
+
+@pytest.mark.usefixtures("running")
 def test_without_script_a_group_is_drained_and_resumed_at_once(visit: Visit, stage: Stage):
     visitor = visit("/groups/g0", script=False)
 
     visitor.page.click("#drain-now")
-    assert [one["drain"] for one in groups.all_groups(stage.farm)] == ["requeue", None]
+    assert drains(stage) == [("requeue", None), (None, None)]
     visitor.page.click("#resume")
 
-    assert [one["drain"] for one in groups.all_groups(stage.farm)] == [None, None]
+    assert drains(stage) == [(None, None), (None, None)]
     assert visitor.page.url.endswith("/groups/g0")

@@ -42,10 +42,11 @@ def scenes(stage: Stage) -> list[str]:
     stage.denoise(stage.claim().fence, 12)
     waiting = stage.submit("macro: ink diffusing in water")
     stage.beat(GroupState.BUSY, running)
-    stage.beat(GroupState.IDLE, name="g1")
+    stage.beat(GroupState.DOWN, name="g1", problem="Rank 1 died (SIGKILL).", failure_streak=2)
     jobs = [f"/jobs/{one}" for one in (done, stopped, failed, running, waiting)]
     others = ["/jobs?q=no+such+prompt", f"/new?from={done}", f"/compare?ids={done},{finer}"]
-    return ["/", "/jobs", "/new", *others, *jobs]
+    groups = ["/groups", "/groups/g0", "/groups/g1"]
+    return ["/", "/jobs", "/new", *others, *groups, *jobs]
 
 
 @pytest.mark.browser
