@@ -15,6 +15,7 @@ from api.plumbing.openapi import DOCUMENT, document
 from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
 from api.routes import (
+    batches,
     content,
     events,
     health,
@@ -34,6 +35,7 @@ from shared.machinery.settings import ConfigurationError, Settings, load_setting
 ENDPOINTS: Final = (
     *videos.ENDPOINTS,
     *content.ENDPOINTS,
+    *batches.ENDPOINTS,
     *events.ENDPOINTS,
     *models.ENDPOINTS,
     *loras.ENDPOINTS,

@@ -27,6 +27,7 @@ VERBS: Final = MappingProxyType(
         "cancel": ("videos", "Stop videos."),
         "generate": ("generate", "Render a video here, without a farm."),
         "remix": ("videos", "Make a video again, with changes."),
+        "batch": ("batches", "Look after videos that were asked for together."),
         "download": ("videos", "Save a finished video."),
         "rm": ("videos", "Delete videos."),
         "groups": ("operate", "Look at the GPU groups, drain and resume them."),

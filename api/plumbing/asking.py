@@ -6,7 +6,7 @@ from typing import Any, Final
 from flask import request
 
 from api.plumbing.dialects import translate
-from api.plumbing.form import read_body
+from api.plumbing.form import Body, read_body
 from api.plumbing.images import read_image, store
 from api.plumbing.registry import idempotency_key
 from shared.jobs import intake
@@ -17,7 +17,7 @@ from shared.machinery.farm import Farm
 from shared.machinery.images import CleanImage
 from shared.vocabulary.adapters import distilled_pair
 from shared.vocabulary.catalog import MODELS, find_model
-from shared.vocabulary.errors import Fault, WanfarmError
+from shared.vocabulary.errors import Fault, RequestRejected, WanfarmError
 from shared.vocabulary.request import ALIASES, Overrides, VideoRequest
 from shared.vocabulary.resolve import Resolved, resolve
 from shared.vocabulary.spec import ImageRef
@@ -51,6 +51,16 @@ class Sent:
         return said | ({_IMAGE: self.image.ref.sha256} if self.image else {})
 
 
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A generation request in our own names, its fields not yet checked."""
+
+    fields: dict[str, Any]  # without the image
+    picture: object  # its bytes, or what stands for them
+    names_image: bool
+    faults: list[Fault]  # found on the way here
+
+
 def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
     """Read the body of a generation request.
 
@@ -58,9 +68,22 @@ def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
         WanfarmError: for every fault of its form, its fields, its image, or the caller's rights.
     """
     body = read_body(request)
+    got = unpack(body, nulls=model is not VideoRequest)
+    valid = validate(model, got.fields, lax=body.is_form, before=got.faults)
+    check_rights(valid, caller)
+    return Sent(valid, image_of(farm, got), got.names_image)
+
+
+def unpack(body: Body, *, nulls: bool) -> Unpacked:
+    """Translate a body and take its image out.
+
+    Args:
+        body: as it was read.
+        nulls: a field that is null says something; else it is left out.
+    """
     fields, faults = translate(body.fields)
     faults += [unknown_field(n, [_IMAGE]) for n in body.files if n not in _FILE_NAMES]
-    if model is VideoRequest:
+    if not nulls:
         fields = {name: value for name, value in fields.items() if value is not None}
     named = _IMAGE in fields
     picture: object = fields.pop(_IMAGE, None)
@@ -68,11 +91,24 @@ def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
         if named:
             faults.append(_two_images())
         picture, named = body.files[name], True
-    valid = validate(model, fields, lax=body.is_form, before=faults)
-    check_rights(valid, caller)
+    return Unpacked(fields, picture, named, faults)
+
+
+def image_of(farm: Farm, got: Unpacked) -> CleanImage | None:
+    """Decode the image of a request, if there is one.
+
+    Raises:
+        WanfarmError: when it cannot be used.
+    """
     limit = farm.settings.max_image_bytes
-    image = read_image(picture, limit=limit) if picture else None
-    return Sent(valid, image, named)
+    return read_image(got.picture, limit=limit) if got.picture else None
+
+
+def faults_of(err: WanfarmError) -> tuple[Fault, ...]:
+    """List what an error says, field by field."""
+    if isinstance(err, RequestRejected):
+        return tuple(err.faults)
+    return (Fault(err.param or "", err.code, err.message),)
 
 
 def settle(farm: Farm, fields: Overrides, image: ImageRef | None) -> Resolved:

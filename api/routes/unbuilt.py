@@ -15,12 +15,13 @@ _PATHS: Final = (
     "POST /v1/videos/<video_id>/promote",
     "GET /v1/videos/<video_id>/provenance",
     "GET /v1/videos/<video_id>/log",
+    "POST /v1/batches/estimate",
     "GET /v1/events",
     "PATCH /v1/keys/<key_id>",
     "POST /v1/loras",
     "DELETE /v1/loras/<name>",
 )
-_FAMILIES: Final = ("batches", "files")
+_FAMILIES: Final = ("files",)
 
 
 def register(app: Flask) -> None:

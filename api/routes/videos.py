@@ -25,7 +25,7 @@ from shared.vocabulary.states import VideoState
 from shared.vocabulary.video import VideoObject, VideoPage
 
 _LAST_MOMENT: Final = 253_402_300_799
-_TAKING: Final = (
+TAKING: Final = (
     "invalid_value", "intake_paused", "queue_full", "storage_full", "idempotency_key_reused",
     "image_too_large", "priority_not_allowed",
 )  # fmt: skip
@@ -56,6 +56,7 @@ class ListQuery(BaseModel):
     status: StateList | None = Field(default=None, description="States, comma-separated.")
     error: JobCode | None = Field(default=None, description="Code of the error it ended with.")
     model: Name | None = Field(default=None, description="An id or alias of /v1/models.")
+    batch: Name | None = Field(default=None, description="The batch that it belongs to.")
     group: Name | None = Field(default=None, description="The group that rendered it last.")
     key: Name | None = Field(default=None, description="The name of the key that sent it.")
     q: Name | None = Field(default=None, description="Text within the prompt.")
@@ -128,7 +129,7 @@ def _show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
         query=WaitQuery,
         body=VideoRequest,
         returns=VideoObject,
-        errors=_TAKING,
+        errors=TAKING,
         headers=("Idempotency-Key", "Prefer"),
     )
 )
@@ -149,7 +150,7 @@ def create(call: Call[WaitQuery]) -> Response:
         query=WaitQuery,
         body=Overrides,
         returns=VideoObject,
-        errors=_TAKING,
+        errors=TAKING,
         headers=("Idempotency-Key", "Prefer"),
     )
 )
@@ -207,6 +208,7 @@ def _filter(call: Call[ListQuery]) -> queries.Filter:
         states=[VideoState(one) for one in query.status or ()],
         error=query.error,
         model=model.id if model else query.model,
+        batch=query.batch,
         group=query.group,
         key_name=query.key,
         text=query.q,

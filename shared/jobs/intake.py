@@ -50,6 +50,7 @@ class Order:
     asked: tuple[str, ...]  # the fields that the caller sent
     warnings: tuple[Values, ...] = ()
     remixed_from: str | None = None
+    batch_id: str | None = None
     idempotency_key: str | None = None
     fingerprint: str = ""  # of the parsed request before defaults; goes with the key
 
@@ -79,29 +80,38 @@ def submit(farm: Farm, order: Order) -> Accepted:
     """
     video_id = new_id("video")
     with farm.db.connect() as db:
-        seen = _look(db, order)
+        seen = look(db, order)
         if seen.object_id is not None:
-            return _replay(order, seen)
-        pauses.refuse_full_store(farm)
-        if seen.paused:
-            raise pauses.intake_paused(seen.reason)
-        _refuse_when_full(farm, db, order, seen.written)
-        _refuse_when_too_large(order, seen.groups)
-        row = _insert(db, order, video_id, wakes=not seen.busy)
+            return Accepted(replayed(order, seen), replayed=True)
+        refuse_when_closed(farm, db, order, seen)
+        refuse_when_too_large(order, seen.groups)
+        row = insert_video(db, order, video_id, wakes=not seen.busy)
         if row is None:  # a twin with the same key was first, in the meantime
-            return _replay(order, _look(db, order))
-    publish(farm, row, "state", _FIRST)
-    farm.doorbell.ring_soon(order.spec.model)
+            return Accepted(replayed(order, look(db, order)), replayed=True)
+    announce(farm, row)
     outlook = Outlook(seen.groups, row.pop("place"))
     return Accepted(video_id, row=row | {"attempts": []}, outlook=outlook)
+
+
+def announce(farm: Farm, row: Values) -> None:
+    """Tell listeners and workers of a new video, once it is committed."""
+    publish(farm, row, "state", _FIRST)
+    farm.doorbell.ring_soon(row["model"])
 
 
 _FRUGAL: Final = Build(precision="bf16")
 _FIRST: Values = {"from": None, "to": VideoState.QUEUED.value}
 
 
-def _insert(db: Connection, order: Order, video_id: str, *, wakes: bool) -> Values | None:
-    """Write the rows of a new video; None when the key is taken."""
+def insert_video(db: Connection, order: Order, video_id: str, *, wakes: bool) -> Values | None:
+    """Write the rows of a new video; None when the key is taken.
+
+    Args:
+        db: a connection.
+        order: what is asked for; its key, if it has one, stands for its batch, if it has one.
+        video_id: what the video will be called.
+        wakes: the tenant has had nothing to do.
+    """
     # what is null is not sent: half of the columns, of most videos
     columns = {
         name: value for name, value in _columns(order, video_id).items() if value is not None
@@ -132,7 +142,7 @@ def _statement(columns: tuple[str, ...], *, keyed: bool, wakes: bool) -> Executa
             tenant,
             bindparam("taken_key", type_=String),
             bindparam("taken_for", type_=String),
-            _new("id"),
+            _new("batch_id" if "batch_id" in columns else "id"),
         )
         free = (
             insert(Idempotency)
@@ -187,6 +197,7 @@ def _columns(order: Order, video_id: str) -> Values:
         "metadata": delivery.metadata,
         "warnings": list(order.warnings),
         "remixed_from": order.remixed_from,
+        "batch_id": order.batch_id,
         "webhook_url": delivery.webhook_url,
         "start_by": delivery.start_within_s,
         "finish_by": delivery.finish_within_s,
@@ -196,7 +207,7 @@ def _columns(order: Order, video_id: str) -> Values:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Seen:
     """What decides about an order, as of one moment."""
 
     fingerprint: str | None  # of the request that came with its key before
@@ -231,31 +242,52 @@ _LOOK: Final = (
 )
 
 
-def _look(db: Connection, order: Order) -> _Seen:
+def look(db: Connection, order: Order) -> Seen:
+    """Read what decides about an order: its key, the doors, the groups."""
     asked = {"tenant": order.tenant, "key": order.idempotency_key}
     rows = db.execute(_LOOK, asked).mappings().all()
     about = {column.name: rows[0][column.name] for column in _ABOUT.selected_columns}
     offers = [column.name for column in groups.OFFER]
     known = [{name: row[name] for name in offers} for row in rows if row["name"] is not None]
-    return _Seen(**about, groups=[groups.judged(one) for one in known])
+    return Seen(**about, groups=[groups.judged(one) for one in known])
 
 
-def _replay(order: Order, seen: _Seen) -> Accepted:
+def replayed(order: Order, seen: Seen) -> str:
+    """Give what the key of an order has made before.
+
+    Raises:
+        WanfarmError: `idempotency_key_reused`, when that was another request.
+    """
     if seen.object_id is None or seen.fingerprint != order.fingerprint:
-        raise WanfarmError(
-            "idempotency_key_reused",
-            "The Idempotency-Key was used for another request. Keys name one request. "
-            "Send a new key.",
-        )
-    return Accepted(seen.object_id, replayed=True)
+        raise key_reused()
+    return seen.object_id
 
 
-def _refuse_when_full(farm: Farm, db: Connection, order: Order, written: int) -> None:
+def key_reused() -> WanfarmError:
+    """Say that a key has made something else."""
+    return WanfarmError(
+        "idempotency_key_reused",
+        "The Idempotency-Key was used for another request. Keys name one request. Send a new key.",
+    )
+
+
+def refuse_when_closed(
+    farm: Farm, db: Connection, order: Order, seen: Seen, count: int = 1
+) -> None:
+    """Raise when the farm does not take so many videos now.
+
+    Raises:
+        WanfarmError: `storage_full`, `intake_paused` or `queue_full`.
+    """
+    pauses.refuse_full_store(farm)
+    if seen.paused:
+        raise pauses.intake_paused(seen.reason)
+    places = range(seen.written, seen.written + count)
     most = farm.settings.max_queued_per_key
-    if not _has_room(farm, db, written, most, tenant=order.tenant, key=order.key_id):
-        _refuse(f"for key '{order.key_name}'", most)
-    if not _has_room(farm, db, written, farm.settings.max_queued):
-        _refuse("of this farm", farm.settings.max_queued)
+    if not _has_room(farm, db, places, most, tenant=order.tenant, key=order.key_id):
+        _refuse(f"for key '{order.key_name}'", most, count)
+    if not _has_room(farm, db, places, farm.settings.max_queued):
+        _refuse("of this farm", farm.settings.max_queued, count)
 
 
 _COUNT: Final = text("""
@@ -271,35 +303,43 @@ SELECT count(*) AS waiting,
 def _has_room(
     farm: Farm,
     db: Connection,
-    written: int,
+    places: range,
     most: int,
     *,
     tenant: str | None = None,
     key: str | None = None,
 ) -> bool:
-    """Tell whether fewer videos wait than may; counts only when that is not known already.
+    """Tell whether more videos may wait; counts only when that is not known already.
 
-    No transaction makes more than one video wait: not more have come since a count than there
-    were transactions.
+    No video comes to wait without a transaction of its own, or a part of one, and each has a
+    number: not more have come since a count than there were numbers.
     """
-    if written in farm.room.get(key, ()):
+    known = farm.room.get(key, range(0))
+    if places[0] in known and places[-1] in known:
         return True
     found = db.execute(_COUNT, {"tenant": tenant, "key": key, "most": most}).one()
     farm.room[key] = range(found.since, found.since + most - found.waiting)
-    return found.waiting < most
+    return found.waiting + len(places) <= most
 
 
-def _refuse(whose: str, limit: int) -> None:
+def _refuse(whose: str, limit: int, count: int) -> None:
+    full = f"is full {whose} ({limit} of {limit} waiting)"
+    if count > 1:
+        full = f"has too little room {whose} (for {limit} in all, and these are {count})"
     raise WanfarmError(
         "queue_full",
-        f"The queue is full {whose} ({limit} of {limit} waiting). New work is refused rather than "
-        "delayed without bound. Retry in about 30 s, or cancel waiting videos.",
+        f"The queue {full}. New work is refused rather than delayed without bound. "
+        "Retry in about 30 s, or cancel waiting videos.",
         retry_after_s=30,
     )
 
 
-def _refuse_when_too_large(order: Order, known: list[Values]) -> None:
-    """Refuse what no group can hold in its most frugal way; one whose cards are unknown may."""
+def refuse_when_too_large(order: Order, known: list[Values]) -> None:
+    """Refuse what no group can hold in its most frugal way; one whose cards are unknown may.
+
+    Raises:
+        WanfarmError: `does_not_fit`.
+    """
     spec, wanted = order.spec, order.delivery.group
     misfits: list[DoesNotFit] = []
     for group in known:

@@ -19,16 +19,17 @@ _GRACE_S = 3600.0
 _PAGE = 500
 
 
-def delete(farm: Farm, video_id: str, *, by: str) -> None:
-    """Hide a video at once, stop it if it runs, and purge what is final."""
+def delete(farm: Farm, *video_ids: str, by: str) -> None:
+    """Hide videos at once, stop those that run, and purge what is final."""
     with farm.db.connect() as db:
-        marked = update(Video).where(Video.id == video_id)
+        marked = update(Video).where(Video.id.in_(video_ids))
         db.execute(marked.values(delete_requested_at=func.now()))
-    _stop(farm, video_id, by)
+    for video_id in video_ids:
+        _stop(farm, video_id, by)
     try:
-        purge(farm, video_id)
-    except WanfarmError as err:  # of the store; nobody finds the video any more, so upkeep goes on
-        logger(job_id=video_id).warning("video.purged_later", error=err.message)
+        purge(farm, *video_ids)
+    except WanfarmError as err:  # of the store; nobody finds them any more, so upkeep goes on
+        logger(job_id=video_ids[0]).warning("video.purged_later", error=err.message)
 
 
 def _stop(farm: Farm, video_id: str, by: str) -> None:

@@ -37,9 +37,9 @@ CODES: Final = MappingProxyType(
         404,
         "not_found_error",
         "not_found video_not_found model_not_found lora_not_found group_not_found key_not_found "
-        "webhook_not_found",
+        "webhook_not_found batch_not_found",
     )
-    | _codes(409, "conflict_error", "video_not_ready not_cancellable not_queued")
+    | _codes(409, "conflict_error", "video_not_ready not_cancellable not_queued sheet_not_ready")
     | _codes(410, "not_found_error", "content_gone")
     | _codes(405, _REQUEST, "method_not_allowed")
     | _codes(413, _REQUEST, "body_too_large image_too_large")

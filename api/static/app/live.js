@@ -131,7 +131,7 @@ function followSwaps() {
   body.addEventListener("htmx:beforeSwap", (event) => {
     const target = event.detail.target;
     const same = target.dataset.received === fingerprint(event.detail.xhr.responseText);
-    if (same || document.querySelector("dialog[open]")) event.detail.shouldSwap = false;
+    if (same || document.querySelector("dialog[open], .shot video")) event.detail.shouldSwap = false;
     before = {
       state: target.dataset.state,
       open: [...target.querySelectorAll("details[open][id]")].map((one) => one.id),
