@@ -17,6 +17,7 @@ from api.plumbing.registry import register
 from api.plumbing.runtime import EXTENSION, Runtime
 from api.routes import (
     audit,
+    batches,
     content,
     estimates,
     events,
@@ -43,6 +44,7 @@ ENDPOINTS: Final = (
     *estimates.ENDPOINTS,
     *records.ENDPOINTS,
     *content.ENDPOINTS,
+    *batches.ENDPOINTS,
     *events.ENDPOINTS,
     *models.ENDPOINTS,
     *loras.ENDPOINTS,

@@ -350,6 +350,9 @@ def refusal(response: "httpx.Response") -> FarmError:
         return FarmError(exit_code, f"The farm answered HTTP {response.status_code}.")
     others: list[Json] = error.get("errors") or []
     details = [f"{one['param']}: {one['message']}" for one in others[1:]]
+    place: str | None = error.get("param")
+    if place and place not in error["message"]:  # such as grid.steps[1]
+        details = [f"at {place}", *details]
     request_id = error.get("request_id") or response.headers.get("X-Request-ID")
     details += [f"request {request_id}"] if request_id else []
     farm = str(response.request.url.join("/")).rstrip("/")

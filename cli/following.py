@@ -46,7 +46,7 @@ def follow(
         FarmError: when the time is up, or the farm stays away.
     """
     screen, video = session.screen, Json()
-    with interruptible(video_id):
+    with interruptible(f"The video goes on. See it again: wanfarm watch {video_id}"):
         for event in session.api.follow(video_id, within_s=within_s):
             video = fold(video, event)
             if video.get("status") in {"queued", "in_progress"}:
@@ -58,12 +58,12 @@ def follow(
 
 
 @contextlib.contextmanager
-def interruptible(video_id: str) -> Generator[None]:
-    """Say at Ctrl-C that the video goes on, and how to see it again."""
+def interruptible(words: str) -> Generator[None]:
+    """Say something at Ctrl-C: what goes on, and how to see it again."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"\nThe video goes on. See it again: wanfarm watch {video_id}", err=True)
+        click.echo(f"\n{words}", err=True)
         raise
 
 
@@ -92,15 +92,26 @@ def wait_for_end(session: Session, video_id: str, *, within_s: float | None) -> 
     """
     deadline = None if within_s is None else time.monotonic() + within_s
     while True:
-        left = _HELD_S if deadline is None else max(0.0, deadline - time.monotonic())
-        began = time.monotonic()
-        video = session.api.get(f"/v1/videos/{video_id}", wait=int(min(_HELD_S, left)))
+        video = hold(session, video_id, deadline)
         if VideoState(video["status"]).is_final:
             return video
+
+
+def hold(session: Session, video_id: str, deadline: float | None) -> Json:
+    """Wait for a video's end as long as one request is held; gives the video as it is then.
+
+    Raises:
+        FarmError: when the time is up.
+    """
+    left = _HELD_S if deadline is None else max(0.0, deadline - time.monotonic())
+    began = time.monotonic()
+    video = session.api.get(f"/v1/videos/{video_id}", wait=int(min(_HELD_S, left)))
+    if not VideoState(video["status"]).is_final:
         if deadline is not None and time.monotonic() >= deadline:
             raise timed_out()
         # the farm answers at once when all its places for waiting are taken
         pause(max(0.0, _LEAST_LOOK_S - (time.monotonic() - began)))
+    return video
 
 
 def download(session: Session, video_id: str, target: Path, *, variant: str = "video") -> Path:
@@ -115,7 +126,16 @@ def download(session: Session, video_id: str, target: Path, *, variant: str = "v
     Raises:
         FarmError: when there is no such file, it arrives damaged, or it cannot be written.
     """
-    ask = Ask("GET", f"/v1/videos/{video_id}/content", params={"variant": variant})
+    path = f"/v1/videos/{video_id}/content"
+    return save(session, Ask("GET", path, params={"variant": variant}), target)
+
+
+def save(session: Session, ask: Ask, target: Path) -> Path:
+    """Save what a request is answered with, whole or not at all.
+
+    Raises:
+        FarmError: when it is refused, arrives damaged, or cannot be written.
+    """
     with _writing(target) as out, session.api.answer(ask) as response:
         ours = [*response.history, response][0]  # a bucket that we are sent to has another tag
         expected = ours.headers.get("ETag", "").strip('"')

@@ -31,6 +31,7 @@ VERBS: Final = MappingProxyType(
         "estimate": ("records", "Foresee a video: its time, its memory, its place."),
         "logs": ("records", "Read a video's log."),
         "provenance": ("records", "Show how a video was made."),
+        "batch": ("batches", "Look after videos that were asked for together."),
         "download": ("videos", "Save a finished video."),
         "rm": ("videos", "Delete videos."),
         "compare": ("compare", "Measure how two videos differ."),

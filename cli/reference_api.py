@@ -20,6 +20,7 @@ _PROBES: Final = "The process"
 _FAMILIES: Final = MappingProxyType({"loras": "LoRA adapters", "keys": "API keys"})
 _EXAMPLES: Final = MappingProxyType(  # of the fields that a command shows
     {
+        "request": {"prompt": "a red ball"},
         "prompt": "a paper boat in the rain",
         "name": "laptop",
         "url": "https://hooks.example.com/farm",

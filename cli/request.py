@@ -26,6 +26,7 @@ class Wish:
     timeout_s: float | None
     output: Path | None
     idempotency_key: str | None
+    spread: Json  # the seeds and the grid of a batch; empty for one video
 
     @property
     def stays(self) -> bool:
@@ -48,6 +49,24 @@ def _lora_refs(
             raise click.BadParameter(f"'{strength}' in '{text}' is no strength.") from None
         refs.append(ref | ({"target": target} if target else {}))
     return refs or None
+
+
+def _grid(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, list[object]]:
+    """Read `NAME=A,B`, or `NAME=[...]` in JSON for values that have commas."""
+    grid: dict[str, list[object]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals or not name or name in grid:
+            raise click.BadParameter(f"'{text}' is not NAME=A,B, or its name comes twice.")
+        listed = _value(values) if values.startswith("[") else None
+        grid[name] = (
+            cast("list[object]", listed)
+            if isinstance(listed, list)
+            else [_value(one) for one in values.split(",")]
+        )
+    return grid
 
 
 # Ranges are the farm's to check: it knows its models, and names every fault at once.
@@ -109,8 +128,19 @@ _MANNER: Final = (
     ),
     click.option("--idempotency-key", help="The same key gives the same video, not another one."),
 )
+_SPREAD: Final = (
+    click.option("-n", "count", type=int, help="So many videos, each with a seed of its own."),
+    click.option(
+        "--grid",
+        multiple=True,
+        metavar="NAME=A,B",
+        callback=_grid,
+        help="A video for each value of a field; several combine.",
+    ),
+)
 _NOT_FIELDS: Final = frozenset(
     {"image", "spec", "assignments", "wait", "timeout", "output", "idempotency_key"}
+    | {"count", "grid"}
 )
 
 
@@ -125,10 +155,22 @@ def video_options(run: Callable[[Session, str | None, Wish], int]) -> Callable[.
             timeout_s=options["timeout"],
             output=options["output"],
             idempotency_key=options["idempotency_key"],
+            spread=_spread_of(options),
         )
         return run(session, word, wish)
 
     return spec_options(_with(verb, *_DELIVERY, *_MANNER))
+
+
+def spread_options(verb: Callable[..., int]) -> Callable[..., int]:
+    """Give a verb of `video_options` those that make a batch."""
+    return _with(verb, *_SPREAD)
+
+
+def _spread_of(options: Json) -> Json:
+    """Say in what the videos of a batch differ."""
+    said = {"variations": options.get("count"), "grid": options.get("grid") or None}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def spec_options(verb: Callable[..., int]) -> Callable[..., int]:

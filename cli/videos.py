@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
-from cli import following, render
+from cli import batches, following, render
 from cli.client import Ask, Exit, Json
-from cli.request import Wish, read_prompt, video_options
+from cli.request import Wish, read_prompt, spread_options, video_options
 from cli.session import Session, farm_verb, for_each
 
 _PAGE: Final = 100  # the farm's largest
@@ -20,12 +20,18 @@ _COLUMNS: Final = ("id", "state", "model", "created", "prompt")
 @click.command()
 @click.argument("word", metavar="[PROMPT]", required=False)
 @farm_verb
+@spread_options
 @video_options
 def submit(session: Session, word: str | None, wish: Wish) -> int:
-    """Ask for a video of PROMPT: a text, `-` for stdin, or `@file`."""
+    """Ask for a video of PROMPT: a text, `-` for stdin, or `@file`.
+
+    With -n or --grid it is a batch, of up to 64 videos; -o is then a folder.
+    """
     body = wish.body if word is None else wish.body | {"prompt": read_prompt(word)}
-    if "prompt" not in body:
+    if "prompt" not in body and "prompt" not in wish.spread.get("grid", {}):
         raise click.UsageError("There is no prompt. Give one, or a --spec that has it.")
+    if wish.spread:
+        return batches.make(session, body, wish)
     return _make(session, "/v1/videos", body, wish)
 
 
@@ -84,6 +90,7 @@ def get(session: Session, video_ids: tuple[str, ...]) -> int:
 @click.option("--status", help="States, comma-separated.")
 @click.option("--error", help="Code of the error that they ended with.")
 @click.option("--model", help="An id of `wanfarm models ls`.")
+@click.option("--batch", help="The batch that they belong to.")
 @click.option("--group", help="The group that rendered it last.")
 @click.option("--key-name", "key_name", help="The name of the key that sent it.")
 @click.option("--search", "q", help="Text within the prompt.")

@@ -10,7 +10,7 @@ from cli.session import Session, farm_verb, for_each
 
 _COLUMNS: Final = ("id", "url", "events", "state", "description")
 _LOG_COLUMNS: Final = (
-    "id", "event", "video", "to", "state", "try", "status", "next try", "problem",
+    "id", "event", "of", "to", "state", "try", "status", "next try", "problem",
 )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _log_cells(one: Json) -> tuple[object, ...]:
     return (
         one["id"],
         one["type"],
-        one["video_id"] or "",
+        one["video_id"] or one["batch_id"] or "",
         one["url"],
         one["state"],
         one["try"],

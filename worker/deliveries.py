@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import deliveries, presenters, queries, webhooks
+from shared.jobs import batches, deliveries, presenters, queries, webhooks
 from shared.jobs.deliveries import Due
 from shared.machinery.farm import Farm
 from shared.machinery.logs import logger
@@ -83,7 +83,7 @@ class Deliverer(threading.Thread):
 def deliver(farm: Farm, sender: Sender, due: Due) -> None:
     """Make one try and write down what came of it."""
     body = due.body or _body(farm, due)
-    if body is None:  # its video was deleted in this moment, and takes it along
+    if body is None:  # what it tells of was deleted in this moment, and takes it along
         return
     signing = webhooks.secrets_of(farm, due.tenant).all
     answer = sender.post(due.url, body.encode(), headers(due, body, signing))
@@ -121,14 +121,10 @@ def _signature(secret: str, text: bytes) -> str:
 
 
 def _body(farm: Farm, due: Due) -> str | None:
-    """Render what every try will carry; None when its video is gone."""
-    data: dict[str, Any] = {"id": due.endpoint_id, "object": "webhook"}
-    if due.video_id is not None:
-        row = queries.one(farm, due.video_id, None)
-        if row is None:
-            return None
-        base_url = (farm.settings.public_url or "").rstrip("/")
-        data = presenters.video(farm, row, base_url).model_dump(mode="json")
+    """Render what every try will carry; None when what it tells of is gone."""
+    data = _data(farm, due)
+    if data is None:
+        return None
     event = {
         "id": due.id,
         "object": "event",
@@ -139,3 +135,15 @@ def _body(farm: Farm, due: Due) -> str | None:
     }
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return deliveries.keep_body(farm, due, text)
+
+
+def _data(farm: Farm, due: Due) -> dict[str, Any] | None:
+    """Show what an event tells of: a video, a batch, or in a test the endpoint."""
+    base_url = (farm.settings.public_url or "").rstrip("/")
+    if due.batch_id is not None:
+        batch = batches.one(farm, due.batch_id, None)
+        return batches.show(batch, base_url).model_dump(mode="json") if batch else None
+    if due.video_id is not None:
+        row = queries.one(farm, due.video_id, None)
+        return presenters.video(farm, row, base_url).model_dump(mode="json") if row else None
+    return {"id": due.endpoint_id, "object": "webhook"}

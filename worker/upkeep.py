@@ -10,13 +10,13 @@ from typing import Final
 from sqlalchemy import Delete, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import audit, removal, webhooks
+from shared.jobs import audit, batches, removal, webhooks
 from shared.jobs.ledger import STEPS_KEPT_S, in_seconds
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.logs import configure, logger
 from shared.machinery.settings import ConfigurationError, load_settings
-from shared.machinery.tables import Event, Idempotency, LoginToken, Video
+from shared.machinery.tables import Batch, Event, Idempotency, LoginToken, Video
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.metrics import UPKEEP_AT
 from worker import telling
@@ -91,10 +91,11 @@ def prune_steps(farm: Farm) -> int:
 
 
 def prune_idempotency(farm: Farm) -> int:
-    """Forget keys older than a day whose video is gone."""
+    """Forget keys older than a day whose video or batch is gone."""
     old = Idempotency.at < in_seconds(-_DAY_S)
-    alive = select(Video.id).where(Video.id == Idempotency.object_id).exists()
-    return _delete(farm, delete(Idempotency).where(old, ~alive))
+    video = select(Video.id).where(Video.id == Idempotency.object_id).exists()
+    batch = select(Batch.id).where(Batch.id == Idempotency.object_id).exists()
+    return _delete(farm, delete(Idempotency).where(old, ~video, ~batch))
 
 
 def prune_logins(farm: Farm) -> int:
@@ -119,7 +120,8 @@ DUTIES: Final[Duties] = {
     "deliveries": webhooks.prune,
     "audit": audit.prune,
 }
-HOURLY: Final[Duties] = {"strays": removal.drop_strays}  # it looks at every stored name
+# they look at all that there is: every stored name, every batch
+HOURLY: Final[Duties] = {"strays": removal.drop_strays, "batches": batches.drop_empty}
 
 
 if __name__ == "__main__":

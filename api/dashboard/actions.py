@@ -7,13 +7,13 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
 from api.dashboard import newform
-from api.dashboard.rows import find_row
+from api.dashboard.rows import find_batch, find_row
 from api.dashboard.shell import THEME_COOKIE, THEMES, local_path
 from api.plumbing import asking, recipes
 from api.plumbing.auth import check_csrf, require
 from api.plumbing.files import send_stored
 from api.plumbing.runtime import farm
-from shared.jobs import estimates, groups, intake, lifecycle, orders
+from shared.jobs import batches, estimates, groups, intake, lifecycle, orders
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.jobs.removal import image_key
@@ -31,6 +31,7 @@ def register(pages: Blueprint) -> None:
     pages.add_url_rule("/new", view_func=new)
     pages.add_url_rule("/new", view_func=create, methods=["POST"])
     pages.add_url_rule("/jobs/<video_id>/cancel", view_func=cancel, methods=["POST"])
+    pages.add_url_rule("/batches/<batch_id>/cancel", view_func=cancel_batch, methods=["POST"])
     pages.add_url_rule("/jobs/<video_id>/rerun", view_func=rerun, methods=["POST"])
     pages.add_url_rule("/jobs/<video_id>/image", view_func=input_image)
 
@@ -60,15 +61,15 @@ def create() -> Response:
     try:
         read = newform.read_form(farm(), request, caller, source)
         key = request.form.get("form_key", "")[:64]
-        video_id = newform.submit(farm(), caller, read, source, key)
+        page = newform.submit(farm(), caller, read, source, key)
     except WanfarmError as err:
         return _refused(err, source)
-    return redirect(f"/jobs/{video_id}", 303)
+    return redirect(page, 303)
 
 
 def _refused(err: WanfarmError, source: Values | None) -> Response:
     typed: MultiDict[str, str] = MultiDict(request.form)
-    faults = newform.faults_of(err)
+    faults = asking.faults_of(err)
     if err.code == "idempotency_key_reused":
         typed["form_key"] = new_id("form")
         message = "This form has already made a video. Send it again to make another one."
@@ -95,6 +96,14 @@ def cancel(video_id: str) -> Response:
     row = find_row(video_id, caller)
     lifecycle.cancel(farm(), row["id"], by=caller.key_name)
     return redirect(f"/jobs/{row['id']}", 303)
+
+
+def cancel_batch(batch_id: str) -> Response:
+    """Ask for the end of every job of a batch; its page then says what became of that."""
+    caller = require(request, "submit")
+    batch = find_batch(batch_id, caller)
+    batches.cancel(farm(), batch, by=caller.key_name)
+    return redirect(f"/jobs?batch={batch['id']}", 303)
 
 
 def rerun(video_id: str) -> Response:

@@ -8,8 +8,8 @@ from pydantic import Field
 from werkzeug.wrappers import Response
 
 from api.dashboard import adminviews
-from api.dashboard.newform import faults_of
 from api.plumbing import deeds
+from api.plumbing.asking import faults_of
 from api.plumbing.auth import acting, require
 from api.plumbing.deeds import KeyRequest, PauseRequest
 from api.plumbing.registry import small_body

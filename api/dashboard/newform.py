@@ -1,7 +1,7 @@
 """The form for a new video: its fields with the chosen model's limits, and how it is read back."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from flask import Request
@@ -9,15 +9,17 @@ from werkzeug.datastructures import MultiDict
 
 from api.dashboard.words import number
 from api.plumbing import asking
+from api.plumbing.batching import drawn_seeds
 from api.plumbing.form import read_body
 from api.plumbing.images import read_image, store
-from shared.jobs import intake, orders
+from shared.jobs import batches, intake, orders
+from shared.jobs.batches import BatchOrder, Member
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 from shared.machinery.images import CleanImage
 from shared.vocabulary.catalog import MODELS, Model, find_model
-from shared.vocabulary.errors import Fault, RequestRejected, WanfarmError
+from shared.vocabulary.errors import Fault
 from shared.vocabulary.ids import new_id
 from shared.vocabulary.request import VideoRequest
 from shared.vocabulary.resolve import Resolved
@@ -25,7 +27,8 @@ from shared.vocabulary.spec import ImageRef
 from shared.vocabulary.validation import validate
 
 IMAGE: Final = "input_reference"
-_OURS: Final = frozenset({"form_key", "from"})  # fields of the page, not of the request
+# fields of the page, not of the request
+_OURS: Final = frozenset({"form_key", "from", "count", "drafts"})
 _COPIED: Final = ("frames", "fps", "steps", "guidance_high", "guidance_low", "shift", "seed")
 
 
@@ -65,7 +68,7 @@ class Form:
     @property
     def elsewhere(self) -> list[str]:
         """Faults of fields that the form does not show."""
-        shown = {one.name for one in self.fields} | {"prompt", "negative_prompt", "model"}
+        shown = {one.name for one in self.fields} | {"prompt", "negative_prompt", "model", "count"}
         shown |= {"size", "quality", "cache", "loras", IMAGE}
         return [text for name, texts in self.faults.items() if name not in shown for text in texts]
 
@@ -167,6 +170,7 @@ class Read:
     request: VideoRequest
     resolved: Resolved
     image: CleanImage | None
+    count: int  # of videos, each with a seed of its own
 
 
 def read_form(farm: Farm, request: Request, caller: Caller, source: Values | None) -> Read:
@@ -180,13 +184,39 @@ def read_form(farm: Farm, request: Request, caller: Caller, source: Values | Non
     model = find_model(str(fields.get("model", "")))
     if model and fields.get("negative_prompt") == model.negative_prompt:
         del fields["negative_prompt"]  # the page had filled it in: nobody asked for it
-    wanted = validate(VideoRequest, fields, lax=True)
+    if "drafts" in body.fields:
+        fields = _without_recipe(fields, source) | {"quality": "draft"}
+    count, faults = _count(body.fields)
+    wanted = validate(VideoRequest, fields, lax=True, before=faults)
     asking.check_rights(wanted, caller)
     sent = body.files.get(IMAGE)
     limit = farm.settings.max_image_bytes
     image = read_image(sent, limit=limit) if sent else None
     reference = image.ref if image else _kept(source, model)
-    return Read(wanted, asking.settle(farm, wanted, reference), image)
+    return Read(wanted, asking.settle(farm, wanted, reference), image, count)
+
+
+def _without_recipe(fields: Values, source: Values | None) -> Values:
+    """Leave out what the page had filled in and a draft decides."""
+    copied = _values_of(source) if source else {}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in {"steps", "cache"} or value != copied.get(name)
+    }
+
+
+def _count(fields: Values) -> tuple[int, list[Fault]]:
+    """Read how many videos are wanted, and what speaks against it."""
+    text = str(fields.get("count", "1"))
+    count = int(text) if text.isdecimal() and len(text) < 4 else 0
+    if not 1 <= count <= batches.MOST:
+        said = f"how many is '{text[:20]}'. A batch has 1 to {batches.MOST} videos. Correct it."
+        return 1, [Fault("count", "invalid_value", said)]
+    if count > 1 and fields.get("seed"):
+        said = f"seed is given for {count} videos. Each has a seed of its own. Leave it empty."
+        return count, [Fault("seed", "conflicting_fields", said)]
+    return count, []
 
 
 def _kept(source: Values | None, model: Model | None) -> ImageRef | None:
@@ -195,7 +225,9 @@ def _kept(source: Values | None, model: Model | None) -> ImageRef | None:
 
 
 def submit(farm: Farm, caller: Caller, read: Read, source: Values | None, key: str) -> str:
-    """Store the image and the video; the page's key makes a double click one job.
+    """Store the image and the video, or a batch of them; gives the page that shows it.
+
+    The page's key makes a double click one job.
 
     Raises:
         WanfarmError: `queue_full`, or `idempotency_key_reused` for a form sent twice, changed.
@@ -205,13 +237,25 @@ def submit(farm: Farm, caller: Caller, read: Read, source: Values | None, key: s
     said = read.request.model_dump(mode="json", exclude_unset=True)
     image = read.resolved.spec.image
     said |= {IMAGE: image.sha256} if image else {}
+    said |= {"count": read.count} if read.count > 1 else {}
     made_after = orders.Source(source["id"], "remixed") if source else None
     order = asking.order(caller, read.resolved, made_after, key or None, said)
-    return intake.submit(farm, order).video_id
+    if read.count == 1:
+        return f"/jobs/{intake.submit(farm, order).video_id}"
+    return f"/jobs?batch={batches.submit(farm, _batch(order, read.count)).batch_id}"
 
 
-def faults_of(err: WanfarmError) -> tuple[Fault, ...]:
-    """What to show beside which field."""
-    if isinstance(err, RequestRejected):
-        return tuple(err.faults)
-    return (Fault(err.param or "", err.code, err.message),)
+def _batch(order: orders.Order, count: int) -> BatchOrder:
+    """Make many of one, each with a seed of its own."""
+    seeds = drawn_seeds(count)
+    specs = [order.spec.model_copy(update={"seed": seed}) for seed in seeds]
+    members = [
+        Member(replace(order, spec=spec, idempotency_key=None), {"seed": spec.seed})
+        for spec in specs
+    ]
+    return BatchOrder(
+        members,
+        {"seed": seeds},
+        idempotency_key=order.idempotency_key,
+        fingerprint=order.fingerprint,
+    )

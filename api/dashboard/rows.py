@@ -1,7 +1,7 @@
 """Which rows a caller may see."""
 
 from api.plumbing.runtime import farm
-from shared.jobs import queries
+from shared.jobs import batches, queries
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.vocabulary.errors import WanfarmError
@@ -32,5 +32,22 @@ def find_row(video_id: str, caller: Caller) -> Values:
             "video_not_found",
             f"There is no job '{video_id[:60]}'. It was deleted, or never existed. "
             "Look for it in the list of jobs.",
+        )
+    return row
+
+
+def find_batch(batch_id: str, caller: Caller) -> Values:
+    """Read a batch.
+
+    Raises:
+        WanfarmError: `batch_not_found`; another tenant's batch is as unknown as none.
+    """
+    known = is_id(batch_id, "batch")
+    row = batches.one(farm(), batch_id, tenant_of(caller)) if known else None
+    if row is None:
+        raise WanfarmError(
+            "batch_not_found",
+            f"There is no batch '{batch_id[:60]}'. Its jobs were deleted, or it never existed. "
+            "Look for them in the list of jobs.",
         )
     return row

@@ -65,6 +65,8 @@ class Line:
     id: str
     prompt: str
     spec: str
+    seed: int
+    varied: str  # in which settings it differs from the others of its batch, where that is shown
     badge: Badge
     group: str | None
     progress: int | None  # None: nothing to draw
@@ -75,7 +77,7 @@ class Line:
     is_live: bool
 
 
-def line(row: Values) -> Line:
+def line(row: Values, varied: str = "") -> Line:
     """Shorten a row to one line of a list."""
     state = VideoState(row["state"])
     running = state is VideoState.IN_PROGRESS
@@ -83,6 +85,8 @@ def line(row: Values) -> Line:
         id=row["id"],
         prompt=" ".join(row["spec"]["prompt"].split()),
         spec=spec_words(row),
+        seed=row["spec"]["seed"],
+        varied=varied,
         badge=badge(state),
         group=row["group_name"],
         progress=row["progress"] if running else None,

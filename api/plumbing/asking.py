@@ -1,12 +1,12 @@
 """From a request's bytes to an order: read, translate, clean the image, resolve, submit."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from flask import request
 
 from api.plumbing.dialects import translate
-from api.plumbing.form import read_body
+from api.plumbing.form import Body, read_body
 from api.plumbing.images import read_image, store, uploaded
 from api.plumbing.registry import idempotency_key, retry_count
 from shared.jobs import intake, orders, retries
@@ -15,7 +15,7 @@ from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 from shared.machinery.images import CleanImage
 from shared.machinery.logs import logger, prompt
-from shared.vocabulary.errors import Fault, WanfarmError
+from shared.vocabulary.errors import Fault, RequestRejected, WanfarmError
 from shared.vocabulary.request import ALIASES, Overrides, VideoRequest
 from shared.vocabulary.resolve import Resolved, resolve
 from shared.vocabulary.spec import ImageRef
@@ -39,6 +39,16 @@ class Sent:
         return said | ({_IMAGE: self.image.ref.sha256} if self.image else {})
 
 
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A generation request in our own names, its fields not yet checked."""
+
+    fields: dict[str, Any]  # without the image
+    picture: object  # its bytes, or what stands for them
+    names_image: bool
+    faults: list[Fault]  # found on the way here
+
+
 def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
     """Read the body of a generation request.
 
@@ -46,9 +56,22 @@ def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
         WanfarmError: for every fault of its form, its fields, its image, or the caller's rights.
     """
     body = read_body(request)
+    got = unpack(body, nulls=model is not VideoRequest)
+    valid = validate(model, got.fields, lax=body.is_form, before=got.faults)
+    check_rights(valid, caller)
+    return Sent(valid, image_of(farm, got, caller), got.names_image)
+
+
+def unpack(body: Body, *, nulls: bool) -> Unpacked:
+    """Translate a body and take its image out.
+
+    Args:
+        body: as it was read.
+        nulls: a field that is null says something; else it is left out.
+    """
     fields, faults = translate(body.fields)
     faults += [unknown_field(n, [_IMAGE]) for n in body.files if n not in _FILE_NAMES]
-    if model is VideoRequest:
+    if not nulls:
         fields = {name: value for name, value in fields.items() if value is not None}
     named = _IMAGE in fields
     picture: object = fields.pop(_IMAGE, None)
@@ -56,14 +79,26 @@ def read_sent(farm: Farm, model: type[Overrides], caller: Caller) -> Sent:
         if named:
             faults.append(_two_images())
         picture, named = body.files[name], True
-    valid = validate(model, fields, lax=body.is_form, before=faults)
-    check_rights(valid, caller)
-    return Sent(valid, _image(farm, picture, caller) if picture else None, named)
+    return Unpacked(fields, picture, named, faults)
 
 
-def _image(farm: Farm, sent: object, caller: Caller) -> CleanImage:
+def image_of(farm: Farm, got: Unpacked, caller: Caller) -> CleanImage | None:
+    """Decode the image of a request, or find the uploaded one, if there is any.
+
+    Raises:
+        WanfarmError: when it cannot be used.
+    """
+    if not got.picture:
+        return None
     limit = farm.settings.max_image_bytes
-    return uploaded(farm, sent, caller.tenant) or read_image(sent, limit=limit)
+    return uploaded(farm, got.picture, caller.tenant) or read_image(got.picture, limit=limit)
+
+
+def faults_of(err: WanfarmError) -> tuple[Fault, ...]:
+    """List what an error says, field by field."""
+    if isinstance(err, RequestRejected):
+        return tuple(err.faults)
+    return (Fault(err.param or "", err.code, err.message),)
 
 
 def settle(farm: Farm, fields: Overrides, image: ImageRef | None) -> Resolved:

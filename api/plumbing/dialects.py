@@ -99,7 +99,7 @@ def _many(name: str) -> Fault:
     return Fault(
         name,
         "use_batches",
-        f"{name} is not 1. One request makes one video. Send one request per video.",
+        f"{name} is not 1. One request makes one video. Send it to /v1/batches, with variations.",
     )
 
 
@@ -180,6 +180,6 @@ def _take_one_seed(fields: dict[str, Any], faults: list[Fault]) -> None:
         Fault(
             "seed",
             "use_batches",
-            "seed is a list. One request makes one video. Send one request per seed.",
+            "seed is a list. One request makes one video. Send it to /v1/batches, with seeds.",
         )
     )

@@ -17,6 +17,7 @@ _CSRF_FIELD: Final = "csrf_token"  # of dashboard forms; read by auth
 # Fields that may arrive as JSON text in a form.
 _STRUCTURED: Final = frozenset(
     {"cache", "loras", "sigmas", "metadata", "seed", "cache_dit_params", "lora"}
+    | {"request", "seeds", "grid"}  # of a batch
     | {"input_reference", "image_reference", "reference_url", "diffusers_kwargs"}
 )
 _TEXTS: Final = frozenset({"prompt", "negative_prompt", "user"})

@@ -89,6 +89,14 @@ class VideoDeleted(Shape):
     deleted: Literal[True] = True
 
 
+class BatchDeleted(Shape):
+    """A batch that is gone with all its videos."""
+
+    id: str
+    object: Literal["batch.deleted"] = "batch.deleted"
+    deleted: Literal[True] = True
+
+
 class EventPage(Shape):
     """A page of a video's ledger; each event has id, type, video_id, at, attempt and its own."""
 
@@ -329,6 +337,7 @@ class DeliveryObject(Shape):
     webhook_id: str | None
     url: str
     video_id: str | None
+    batch_id: str | None
     created_at: int
     state: Literal["pending", "delivered", "dead"]
     tries: int = Field(alias="try")

@@ -10,9 +10,9 @@ _PATHS: Final = (
     "POST /v1/videos/edits",
     "POST /v1/videos/extensions",
     "POST /v1/videos/characters",
+    "POST /v1/batches/estimate",
     "PATCH /v1/keys/<key_id>",
 )
-_FAMILIES: Final = ("batches",)
 
 
 def register(app: Flask) -> None:
@@ -20,9 +20,6 @@ def register(app: Flask) -> None:
     for line in _PATHS:
         method, _, path = line.partition(" ")
         _refuse(app, path, method)
-    for family in _FAMILIES:
-        for path in (f"/v1/{family}", f"/v1/{family}/<path:rest>"):
-            _refuse(app, path, "GET", "POST", "PATCH", "DELETE")
 
 
 def _refuse(app: Flask, path: str, *methods: str) -> None:

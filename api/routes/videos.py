@@ -56,6 +56,7 @@ class ListQuery(BaseModel):
     status: StateList | None = Field(default=None, description="States, comma-separated.")
     error: JobCode | None = Field(default=None, description="Code of the error it ended with.")
     model: Name | None = Field(default=None, description="An id or alias of /v1/models.")
+    batch: Name | None = Field(default=None, description="The batch that it belongs to.")
     group: Name | None = Field(default=None, description="The group that rendered it last.")
     key: Name | None = Field(default=None, description="The name of the key that sent it.")
     q: Name | None = Field(default=None, description="Text within the prompt.")
@@ -196,6 +197,7 @@ def _filter(call: Call[ListQuery]) -> queries.Filter:
         states=[VideoState(one) for one in query.status or ()],
         error=query.error,
         model=model.id if model else query.model,
+        batch=query.batch,
         group=query.group,
         key_name=query.key,
         text=query.q,

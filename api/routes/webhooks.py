@@ -24,7 +24,9 @@ from shared.vocabulary.addresses import url_fault
 from shared.vocabulary.errors import RequestRejected, WanfarmError
 from shared.vocabulary.ids import is_id
 
-EventName = Literal["video.in_progress", "video.completed", "video.failed", "video.cancelled"]
+EventName = Literal[
+    "video.in_progress", "video.completed", "video.failed", "video.cancelled", "batch.completed"
+]
 Url = Annotated[str, Field(max_length=2048)]
 Events = Annotated[list[EventName], Field(min_length=1, max_length=8)]
 Description = Annotated[str, Field(max_length=300)]
@@ -274,7 +276,7 @@ def _secret(found: webhooks.Secrets) -> SecretObject:
 
 def _delivery(row: Values) -> DeliveryObject:
     over = "delivered" if row["delivered_at"] else "dead" if row["dead_at"] else None
-    same = ("id", "type", "tenant", "url", "video_id")
+    same = ("id", "type", "tenant", "url", "video_id", "batch_id")
     of_the_try = ("status_code", "latency_ms", "response_head", "problem")
     return DeliveryObject.model_validate(
         {name: row[name] for name in same + of_the_try}

@@ -153,6 +153,7 @@ def _video(video_id: str, order: Order) -> Values:
         "metadata": delivery.metadata,
         "warnings": list(order.warnings),
         "remixed_from": source.video_id if source and source.made == "remixed" else None,
+        "batch_id": order.batch_id,
         "promoted_from": source.video_id if source and source.made == "promoted" else None,
         "webhook_url": delivery.webhook_url,
         "expires_in_s": delivery.expires_in_s,
@@ -163,7 +164,7 @@ def _video(video_id: str, order: Order) -> Values:
 _GIVEN: Final = (
     "id, tenant, key_id, key_name, state, attempt, seq, attempts_left, model, spec, asked, tokens,"
     ' image_sha256, priority, group_wanted, "user", metadata, warnings, remixed_from,'
-    " promoted_from, webhook_url, expires_in_s, progress"
+    " promoted_from, batch_id, webhook_url, expires_in_s, progress"
 )
 _STORE: Final = text(f"""
 WITH given AS (
@@ -174,14 +175,15 @@ WITH given AS (
    CROSS JOIN LATERAL jsonb_populate_record(CAST(NULL AS videos), sent -> 'video') AS new),
 free AS (
   INSERT INTO idempotency (tenant, key, fingerprint, object_id)
-  SELECT tenant, taken_key, taken_for, id FROM given WHERE taken_key IS NOT NULL
+  SELECT tenant, taken_key, taken_for, coalesce(batch_id, id) FROM given
+   WHERE taken_key IS NOT NULL
    ORDER BY tenant, taken_key
   ON CONFLICT DO NOTHING
   RETURNING object_id),
 made AS (
   INSERT INTO videos ({_GIVEN}, start_by, finish_by)
   SELECT {_GIVEN}, starts, finishes FROM given
-   WHERE taken_key IS NULL OR id IN (SELECT object_id FROM free)
+   WHERE taken_key IS NULL OR coalesce(batch_id, id) IN (SELECT object_id FROM free)
   RETURNING id, seq, model, priority, created_at, run_after, start_by, finish_by),
 recorded AS (
   INSERT INTO events (video_id, seq, type, attempt, data)

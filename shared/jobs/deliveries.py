@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import exists, func, null, select, update
+from sqlalchemy import exists, func, null, or_, select, update
 
 from shared.jobs import webhooks
 from shared.jobs.ledger import Values, in_seconds
@@ -32,6 +32,7 @@ class Due:
     url: str
     endpoint_id: str | None
     video_id: str | None
+    batch_id: str | None
     at: datetime  # of the event
     tries: int  # with this one: the fence
     tried_at: datetime
@@ -58,10 +59,13 @@ def claim(farm: Farm, busy: Collection[str] = ()) -> Due | None:
     hidden = exists().where(
         Video.id == WebhookDelivery.video_id, Video.delete_requested_at.isnot(None)
     )
+    left = exists().where(
+        Video.batch_id == WebhookDelivery.batch_id, Video.delete_requested_at.is_(None)
+    )
     due = (
         select(WebhookDelivery.id)
         .where(*webhooks.PENDING, WebhookDelivery.next_at <= func.now(), ~hidden)
-        .where(_LANE.not_in(busy))
+        .where(or_(WebhookDelivery.batch_id.is_(None), left), _LANE.not_in(busy))
         .order_by(WebhookDelivery.next_at)
         .limit(1)
         .with_for_update(skip_locked=True)

@@ -52,7 +52,7 @@ def _submit_all(farm: Farm, orders: Sequence[Order]) -> list[Accepted | Exceptio
 
 def _take(farm: Farm, db: Connection, orders: Sequence[Order]) -> list[Accepted | Exception]:
     seen = arrivals.look(db, orders)
-    rooms = _Rooms(farm, db, seen.written)
+    rooms = Rooms(farm, db, seen.written)
     ids = [new_id("video") for _ in orders]
     answers = [_decide(farm, order, seen, rooms) for order in orders]
     new = {id_: order for id_, order, no in zip(ids, orders, answers, strict=True) if no is None}
@@ -61,19 +61,27 @@ def _take(farm: Farm, db: Connection, orders: Sequence[Order]) -> list[Accepted 
     if late:  # a twin with the same key was first, in the meantime
         seen = arrivals.look(db, late)
     return [
-        answer or (_accepted(farm, made[id_], seen) if id_ in made else _replay(order, seen))
+        answer or (_accepted(farm, made[id_], seen) if id_ in made else _twin(order, seen))
         for id_, order, answer in zip(ids, orders, answers, strict=True)
     ]
 
 
-def _decide(farm: Farm, order: Order, seen: Seen, rooms: "_Rooms") -> Accepted | Exception | None:
-    """Answer an order that makes no new video; None for one that may."""
-    if (order.tenant, order.idempotency_key) in seen.made_before:
-        return _replay(order, seen)
+def _twin(order: Order, seen: Seen) -> Accepted | WanfarmError:
+    """Answer an order whose key somebody else has just used."""
     try:
-        pauses.refuse_full_store(farm)
-        if seen.paused:
-            raise pauses.intake_paused(seen.reason)
+        made = made_before(order, seen)
+    except WanfarmError as err:
+        return err
+    assert made is not None
+    return Accepted(made, replayed=True)
+
+
+def _decide(farm: Farm, order: Order, seen: Seen, rooms: "Rooms") -> Accepted | Exception | None:
+    """Answer an order that makes no new video; None for one that may."""
+    try:
+        if made := made_before(order, seen):
+            return Accepted(made, replayed=True)
+        refuse_when_closed(farm, seen)
         next(offers.fitting(order.spec, order.delivery.group, seen.groups), None)
         rooms.take(order)
     except WanfarmError as err:
@@ -81,26 +89,55 @@ def _decide(farm: Farm, order: Order, seen: Seen, rooms: "_Rooms") -> Accepted |
     return None
 
 
-def _replay(order: Order, seen: Seen) -> Accepted | WanfarmError:
-    fingerprint, video_id = seen.made_before[order.tenant, order.idempotency_key]
-    if fingerprint == order.fingerprint:
-        return Accepted(video_id, replayed=True)
+def made_before(order: Order, seen: Seen) -> str | None:
+    """Give the id of what the key of an order has made before, if it has.
+
+    Raises:
+        WanfarmError: `idempotency_key_reused`, when that was another request.
+    """
+    made = seen.made_before.get((order.tenant, order.idempotency_key))
+    if made is None:
+        return None
+    fingerprint, object_id = made
+    if fingerprint != order.fingerprint:
+        raise key_reused()
+    return object_id
+
+
+def key_reused() -> WanfarmError:
+    """Say that a key has made something else."""
     return WanfarmError(
         "idempotency_key_reused",
         "The Idempotency-Key was used for another request. Keys name one request. Send a new key.",
     )
 
 
-def _accepted(farm: Farm, row: Values, seen: Seen) -> Accepted:
+def refuse_when_closed(farm: Farm, seen: Seen) -> None:
+    """Raise while nothing is taken in.
+
+    Raises:
+        WanfarmError: `storage_full` or `intake_paused`.
+    """
+    pauses.refuse_full_store(farm)
+    if seen.paused:
+        raise pauses.intake_paused(seen.reason)
+
+
+def announce(farm: Farm, row: Values) -> None:
+    """Tell listeners and workers of a new video, once it is committed."""
     farm.meters.count(SUBMITTED, model=row["model"])
     farm.meters.count(DOORBELLS, source="submit")
     publish(farm, row, "state", arrivals.FIRST)
     farm.doorbell.ring_soon(row["model"])
+
+
+def _accepted(farm: Farm, row: Values, seen: Seen) -> Accepted:
+    announce(farm, row)
     outlook = Outlook(seen.groups, row.pop("place"))
     return Accepted(row["id"], row=row | {"attempts": []}, outlook=outlook)
 
 
-class _Rooms:
+class Rooms:
     """How many videos more may wait: of each key, and of the farm."""
 
     def __init__(self, farm: Farm, db: Connection, written: int) -> None:
@@ -110,31 +147,35 @@ class _Rooms:
         self._written = written
         self._left: dict[str | None, int] = {}
 
-    def take(self, order: Order) -> None:
-        """Take a place for a video.
+    def take(self, order: Order, count: int = 1) -> None:
+        """Take a place for a video, or for so many like it.
 
         Raises:
             WanfarmError: `queue_full`.
         """
         settings = self._farm.settings
-        of_key = self._of(order.key_id, settings.max_queued_per_key, order)
-        if of_key <= 0:
-            raise _full(f"for key '{order.key_name}'", settings.max_queued_per_key)
-        of_farm = self._of(None, settings.max_queued, order)
-        if of_farm <= 0:
-            raise _full("of this farm", settings.max_queued)
-        self._left |= {order.key_id: of_key - 1, None: of_farm - 1}
+        most_of_key, most = settings.max_queued_per_key, settings.max_queued
+        of_key = self._of(order.key_id, most_of_key, order, count)
+        if of_key < count:
+            raise _full(f"for key '{order.key_name}'", most_of_key, count)
+        of_farm = self._of(None, most, order, count)
+        if of_farm < count:
+            raise _full("of this farm", most, count)
+        self._left |= {order.key_id: of_key - count, None: of_farm - count}
 
-    def _of(self, key: str | None, most: int, order: Order) -> int:
+    def _of(self, key: str | None, most: int, order: Order, count: int) -> int:
         if key not in self._left:
-            self._left[key] = self._known(key) or self._counted(key, most, order)
+            self._left[key] = self._known(key, count) or self._counted(key, most, order)
         return self._left[key]
 
-    def _known(self, key: str | None) -> int | None:
-        """What is left at least: no transaction makes more videos wait than come together."""
+    def _known(self, key: str | None, count: int) -> int | None:
+        """What is left at least: no transaction makes more videos wait than come together.
+
+        A larger batch writes them in parts, each of which has a number of its own.
+        """
         since, left = self._farm.room.get(key, (0, 0))
         left -= MOST_TOGETHER * (self._written - since)
-        return left if left >= MOST_TOGETHER else None
+        return left if left >= max(count, MOST_TOGETHER) else None
 
     def _counted(self, key: str | None, most: int, order: Order) -> int:
         asked = {"tenant": order.tenant, "key": key, "most": most}
@@ -154,10 +195,13 @@ SELECT count(*) AS waiting,
 """).bindparams(bindparam("tenant", type_=String))
 
 
-def _full(whose: str, limit: int) -> WanfarmError:
+def _full(whose: str, limit: int, count: int) -> WanfarmError:
+    full = f"is full {whose} ({limit} of {limit} waiting)"
+    if count > 1:
+        full = f"has too little room {whose} (for {limit} in all, and these are {count})"
     return WanfarmError(
         "queue_full",
-        f"The queue is full {whose} ({limit} of {limit} waiting). New work is refused rather than "
-        "delayed without bound. Retry in about 30 s, or cancel waiting videos.",
+        f"The queue {full}. New work is refused rather than delayed without bound. "
+        "Retry in about 30 s, or cancel waiting videos.",
         retry_after_s=30,
     )

@@ -99,6 +99,12 @@ RULES: Final[dict[str, str]] = {
                               WHERE tenant = name) AS told
          WHERE abs(used_s - purged_s - told.cost_s) > 1e-6 * greatest(1, used_s)
             OR used_s < -1e-6""",
+    "a batch counts its videos that are not over": """
+        SELECT id, format('it counts %s, there are %s', unfinished, told.number)
+          FROM batches
+         CROSS JOIN LATERAL (SELECT count(*) AS number FROM videos
+                              WHERE batch_id = batches.id AND completed_at IS NULL) AS told
+         WHERE unfinished <> told.number""",
 }
 FILES: Final = "a result's files are there, byte for byte"
 PICTURES: Final = "an uploaded file's picture is there, byte for byte"
@@ -110,7 +116,7 @@ class Broken:
     """A rule that does not hold, and of what."""
 
     rule: str
-    of: str  # a video, a tenant, an uploaded file or a stored key
+    of: str  # a video, a tenant, a batch, an uploaded file or a stored key
     what: str
 
 

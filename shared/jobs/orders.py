@@ -29,6 +29,7 @@ class Order:
     asked: tuple[str, ...]  # the fields that the caller sent
     warnings: tuple[Values, ...] = ()
     source: Source | None = None  # the video that it is made after
+    batch_id: str | None = None  # its key, if it has one, stands for the batch
     idempotency_key: str | None = None
     fingerprint: str = ""  # of the parsed request before defaults; goes with the key
 

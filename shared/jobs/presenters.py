@@ -129,6 +129,7 @@ def _video(
         priority=row["priority"],
         key=row["key_name"],
         tenant=row["tenant"],
+        batch_id=row["batch_id"],
         metadata=row["metadata"],
         start_by=unix(row["start_by"]),
         finish_by=unix(row["finish_by"]),

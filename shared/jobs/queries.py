@@ -39,6 +39,7 @@ class Filter:
     states: Sequence[VideoState] = ()
     error: JobCode | None = None
     model: str | None = None
+    batch: str | None = None
     group: str | None = None
     key_name: str | None = None
     text: str | None = None
@@ -142,6 +143,7 @@ def _conditions(which: Filter) -> list[ColumnElement[bool]]:
     equal = [
         (Video.tenant, which.tenant),
         (Video.model, which.model),
+        (Video.batch_id, which.batch),
         (Video.group_name, which.group),
         (Video.key_name, which.key_name),
     ]

@@ -24,15 +24,16 @@ _GRACE_S = 3600.0
 _PAGE = 500
 
 
-def delete(farm: Farm, video_id: str, *, by: str, actor: Actor | None = None) -> None:
-    """Hide a video at once, stop it if it runs, and purge what is final."""
-    marked = update(Video).where(Video.id == video_id).values(delete_requested_at=func.now())
-    audit.carry_out(farm, marked.returning(Video.id), Deed("video.delete", video_id), actor)
-    _stop(farm, video_id, by)
+def delete(farm: Farm, *video_ids: str, by: str, actor: Actor | None = None) -> None:
+    """Hide videos at once, stop those that run, and purge what is final."""
+    for video_id in video_ids:
+        marked = update(Video).where(Video.id == video_id).values(delete_requested_at=func.now())
+        audit.carry_out(farm, marked.returning(Video.id), Deed("video.delete", video_id), actor)
+        _stop(farm, video_id, by)
     try:
-        purge(farm, video_id)
-    except WanfarmError as err:  # of the store; nobody finds the video any more, so upkeep goes on
-        logger(job_id=video_id).warning("video.purged_later", error=err.message)
+        purge(farm, *video_ids)
+    except WanfarmError as err:  # of the store; nobody finds them any more, so upkeep goes on
+        logger(job_id=video_ids[0]).warning("video.purged_later", error=err.message)
 
 
 def _stop(farm: Farm, video_id: str, by: str) -> None:

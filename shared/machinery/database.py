@@ -88,6 +88,16 @@ def snapshot(engine: Engine) -> Generator[Connection]:
         yield connection
 
 
+@contextmanager
+def transaction(engine: Engine) -> Generator[Connection]:
+    """Write several things, all or none; each statement sees what is committed by then."""
+    with (
+        engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
 def _alembic(database_url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -108,6 +109,7 @@ class Video(Base):
     warnings: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     remixed_from: Mapped[str | None] = mapped_column(_ID)
     promoted_from: Mapped[str | None] = mapped_column(_ID)
+    batch_id: Mapped[str | None] = mapped_column(_ID, ForeignKey("batches.id"))
     webhook_url: Mapped[str | None] = mapped_column(String(2048))  # told of its end
 
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -155,6 +157,7 @@ class Video(Base):
             postgresql_where=text("state = 'completed'"),
         ),
         Index("videos_expires", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+        Index("videos_batch", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
         Index("videos_image", "image_sha256", postgresql_where=text("image_sha256 IS NOT NULL")),
         Index(
             "videos_delete", "delete_requested_at",
@@ -167,6 +170,24 @@ class Video(Base):
     def video_state(self) -> VideoState:
         """The state as a member of the enumeration."""
         return VideoState(self.state)
+
+
+class Batch(Base):
+    """Videos that were asked for together; where it stands is read off them."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"))
+    key_name: Mapped[str] = mapped_column(String(64))  # as it was called when the batch was made
+    name: Mapped[str | None] = mapped_column(String(200))
+    meta: Mapped[dict[str, Any]] = mapped_column("metadata")
+    axes: Mapped[dict[str, Any]] = mapped_column(JSON)  # as JSON, which keeps their order
+    items: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # what each video differs in
+    unfinished: Mapped[int]  # videos that have not ended; -1 by each move to an end
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("batches_page", "tenant", text("id DESC")),)
 
 
 class Attempt(Base):
@@ -265,7 +286,7 @@ class WebhookEndpoint(Base):
     id: Mapped[str] = mapped_column(_ID, primary_key=True)
     tenant: Mapped[str] = mapped_column(ForeignKey("tenants.name"))
     url: Mapped[str] = mapped_column(String(2048))
-    events: Mapped[list[str]]  # names of `outbox.EVENTS`
+    events: Mapped[list[str]]  # of `outbox.EVENTS`, and batch.completed
     description: Mapped[str | None] = mapped_column(String(300))
     enabled: Mapped[bool] = mapped_column(default=True, server_default=true())  # off by a 410 too
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -274,7 +295,10 @@ class WebhookEndpoint(Base):
 
 
 class WebhookDelivery(Base):
-    """One event for one receiver: born with the move it tells of, kept as the log."""
+    """One event for one receiver: born with the move it tells of, kept as the log.
+
+    Of a video, of a batch, or of neither: a test.
+    """
 
     __tablename__ = "webhook_deliveries"
 
@@ -285,6 +309,7 @@ class WebhookDelivery(Base):
         _ID, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")
     )
     video_id: Mapped[str | None] = mapped_column(_ID, ForeignKey("videos.id", ondelete="CASCADE"))
+    batch_id: Mapped[str | None] = mapped_column(_ID, ForeignKey("batches.id", ondelete="CASCADE"))
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     body: Mapped[str | None] = mapped_column(Text)  # by the first try; never changes
     tries: Mapped[int] = mapped_column(default=0, server_default="0")  # begun ones; the fence
@@ -305,6 +330,9 @@ class WebhookDelivery(Base):
         Index("webhook_deliveries_page", "tenant", text("id DESC")),
         Index("webhook_deliveries_endpoint", "endpoint_id"),
         Index("webhook_deliveries_video", "video_id"),
+        Index(
+            "webhook_deliveries_batch", "batch_id", postgresql_where=text("batch_id IS NOT NULL")
+        ),
         Index("webhook_deliveries_at", "at", postgresql_using="brin"),
     )  # fmt: skip
 

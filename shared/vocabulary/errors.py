@@ -37,10 +37,12 @@ CODES: Final = MappingProxyType(
         404,
         "not_found_error",
         "not_found video_not_found model_not_found lora_not_found group_not_found key_not_found "
-        "webhook_not_found file_not_found",
+        "webhook_not_found file_not_found batch_not_found",
     )
     | _codes(
-        409, "conflict_error", "video_not_ready not_cancellable not_queued lora_exists lora_in_use"
+        409,
+        "conflict_error",
+        "video_not_ready not_cancellable not_queued lora_exists lora_in_use sheet_not_ready",
     )
     | _codes(410, "not_found_error", "content_gone")
     | _codes(405, _REQUEST, "method_not_allowed")

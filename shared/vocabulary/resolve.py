@@ -124,7 +124,7 @@ def _values(
             f"fps is {request.fps}. {model.id} learned motion at {model.fps} fps. "
             "The video plays faster or slower.",
         )
-    drawn = request.seed in {None, -1}
+    seed = draw_seed() if request.seed in {None, -1} else request.seed
     return {
         "prompt": _prompt(request, found),
         "negative_prompt": _negative_prompt(request, model, high, found),
@@ -139,10 +139,15 @@ def _values(
         "boundary": request.boundary,
         "sampler": request.sampler,
         "sigmas": sigmas,
-        "seed": secrets.randbelow(_DRAWN_SEEDS) if drawn else request.seed,
+        "seed": seed,
         "image_fit": request.image_fit,
         "cache": _cache(request, model, found),
     }
+
+
+def draw_seed() -> int:
+    """Draw a seed for whoever has named none."""
+    return secrets.randbelow(_DRAWN_SEEDS)
 
 
 def _prompt(request: Overrides, found: Findings) -> str:

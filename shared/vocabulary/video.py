@@ -131,7 +131,7 @@ class VideoObject(Shape):
     priority: int
     key: str
     tenant: str
-    batch_id: None = None
+    batch_id: str | None
     promoted_from_video_id: str | None
     metadata: dict[str, str]
     start_by: int | None
@@ -153,6 +153,56 @@ class VideoPage(Shape):
 
     object: Literal["list"] = "list"
     data: list[VideoObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class BatchItem(Shape):
+    """A video of a batch, where it stands, and in what it differs from the others."""
+
+    video_id: str
+    status: State
+    set: Json
+
+
+class BatchUrls(Shape):
+    """Where the batch's other faces are."""
+
+    self: str
+    cancel: str
+    videos: str
+    sheet: str | None
+
+
+class BatchObject(Shape):
+    """Videos that were asked for together: those of them that were not deleted since.
+
+    `status` is `queued` while all wait and `in_progress` while one is not over; then `completed`
+    if one of them is, else `failed` if one of them has, else `cancelled`.
+    """
+
+    id: str
+    object: Literal["batch"] = "batch"
+    name: str | None
+    status: State
+    total: int
+    counts: dict[State, int]
+    axes: Json
+    items: list[BatchItem]
+    created_at: int
+    completed_at: int | None
+    key: str
+    tenant: str
+    metadata: dict[str, str]
+    urls: BatchUrls
+
+
+class BatchPage(Shape):
+    """A page of batches; go on with `after` = `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchObject]
     first_id: str | None
     last_id: str | None
     has_more: bool

@@ -42,6 +42,11 @@ class Caller:
         assert answer.status_code == 200, answer.text
         return answer.json
 
+    def make_batch(self, **fields) -> dict:
+        answer = self.post("/v1/batches", json={"request": {"prompt": "a paper boat"}} | fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
 
 def caller_of(app: Flask, farm: Farm, scope: keys.Scope, tenant: str = "default") -> Caller:
     _, key = keys.create(farm, f"{tenant}-{scope}", scope, tenant=tenant)

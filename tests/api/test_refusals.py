@@ -316,7 +316,7 @@ ADDRESSES = [
     ("get", "/v1/videos?tenant=others", 403, "scope_missing"),
     ("get", "/v1/videos?wait=61", 400, "unknown_field"),
     ("post", "/v1/videos/edits", 400, "unsupported_feature"),
-    ("post", "/v1/batches", 400, "unsupported_feature"),
+    ("post", "/v1/batches/estimate", 400, "unsupported_feature"),
     ("delete", "/v1/files/file_1", 404, "file_not_found"),
 ]
 

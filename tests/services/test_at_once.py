@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 from sqlalchemy import select, update
 
-from shared.jobs import invariants, lifecycle, pauses, removal, running, tick
+from shared.jobs import batches, invariants, lifecycle, pauses, removal, running, tick
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.tables import Video
 from shared.vocabulary.errors import JobFailure, StaleAttempt, WanfarmError
 from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import VideoState
+from tests.services import together
 from tests.services.jobs import OFFER, ago, submit, uptime_s
 from tests.services.test_invariants import stored
 from worker import upkeep
@@ -44,6 +45,7 @@ class Process:
     def do(self, deeds: int) -> None:
         kinds = {
             self.submit: 5,
+            self.submit_batch: 1,
             self.claim: 8,
             self.report: 3,
             self.complete: 5,
@@ -77,6 +79,14 @@ class Process:
         tenant = self.draw.choice(("ours", "theirs"))
         key = {"idempotency_key": f"{self.sent}", "fingerprint": "f"}
         self.told.videos.append(submit(self.farm, tenant=tenant, max_attempts=2, **key))
+
+    def submit_batch(self) -> None:
+        """Every process sends the same keys for these too."""
+        self.sent += 1
+        tenant = self.draw.choice(("ours", "theirs"))
+        batch_id = together.submit(self.farm, 3, key=f"b{self.sent}", tenant=tenant, max_attempts=2)
+        if batch := batches.one(self.farm, batch_id, None):
+            self.told.videos += [item["video_id"] for item in batch["items"]]
 
     def claim(self) -> None:
         offer = replace(OFFER, group=f"g{self.draw.randrange(3)}")

@@ -9,8 +9,9 @@ from sqlalchemy import delete, insert, text, update
 
 from shared.jobs import files, invariants, keys, lifecycle, removal, running
 from shared.jobs.invariants import FILES, PICTURES, RULES, STRAYS
-from shared.machinery.tables import Attempt, Event, Tenant, Video
+from shared.machinery.tables import Attempt, Batch, Event, Tenant, Video
 from tests.farm.conftest import ROOT, environment
+from tests.services import together
 from tests.services.jobs import (
     DIED,
     ago,
@@ -74,6 +75,9 @@ def test_they_hold_for_every_story_of_a_video(farm):
     expired = done(farm, priority=6)
     edit(farm, expired, expires_at=ago(1))
     removal.expire(farm)
+    together.submit(farm, 3, priority=7)
+    lifecycle.cancelled(farm, take(farm).fence)
+    removal.delete(farm, take(farm).fence.video_id, by="a person")
 
     assert list(invariants.broken(farm)) == []
 
@@ -167,7 +171,14 @@ def charged_for_nothing(farm) -> str:
     return "default"
 
 
-RUNS, STATE, GAPLESS, MOVED, ENDS, ATTEMPTS, OVERLAP, RESULT, CHARGED = RULES
+def batch_lost_count(farm) -> str:
+    batch_id = together.submit(farm, 2)
+    take(farm)
+    write(farm, update(Batch).values(unfinished=1))
+    return batch_id
+
+
+RUNS, STATE, GAPLESS, MOVED, ENDS, ATTEMPTS, OVERLAP, RESULT, CHARGED, BATCH = RULES
 
 
 @pytest.mark.parametrize(
@@ -186,6 +197,7 @@ RUNS, STATE, GAPLESS, MOVED, ENDS, ATTEMPTS, OVERLAP, RESULT, CHARGED = RULES
         (completed_twice, {RESULT}),
         (result_of_another, {RESULT}),
         (charged_for_nothing, {CHARGED}),
+        (batch_lost_count, {BATCH}),
     ],
     ids=lambda one: getattr(one, "__name__", ""),
 )

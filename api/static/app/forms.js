@@ -13,6 +13,7 @@ export function startForms() {
   document.addEventListener("change", (event) => {
     if (event.target.matches(IMAGE)) preview(event.target);
   });
+  document.addEventListener("input", (event) => event.target.id === "count" && countOut());
   document.addEventListener("dragover", (event) => imageField() && event.preventDefault());
   document.addEventListener("drop", (event) => take(event, event.dataTransfer.files));
   document.addEventListener("paste", (event) => take(event, event.clipboardData.files));
@@ -28,6 +29,16 @@ function adapt() {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
   for (const button of document.querySelectorAll("[data-without-script]")) {
     button.hidden = button.disabled = true;
+  }
+  countOut();
+}
+
+// Says on the buttons how many videos they make.
+function countOut() {
+  const count = Number(document.getElementById("count")?.value);
+  for (const button of document.querySelectorAll("[data-many]")) {
+    button.dataset.one ??= button.textContent;
+    button.textContent = count > 1 ? button.dataset.many.replace("#", count) : button.dataset.one;
   }
 }
 

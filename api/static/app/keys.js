@@ -61,7 +61,7 @@ function tick() {
 }
 
 function step(by) {
-  const links = [...document.querySelectorAll(".jobs a.prompt")];
+  const links = [...document.querySelectorAll("a.prompt")];
   if (links.length === 0) return false;
   const at = links.indexOf(document.activeElement);
   const next = at < 0 ? 0 : Math.min(links.length - 1, Math.max(0, at + by));

@@ -141,7 +141,8 @@ function followSwaps() {
   body.addEventListener("htmx:beforeSwap", (event) => {
     const target = event.detail.target;
     const same = target.dataset.received === fingerprint(event.detail.xhr.responseText);
-    if (same || ticked() || document.querySelector("dialog[open]")) event.detail.shouldSwap = false;
+    const held = ticked() || document.querySelector("dialog[open], .shot video");
+    if (same || held) event.detail.shouldSwap = false;
     before = {
       state: target.dataset.state,
       open: [...target.querySelectorAll("details[open][id]")].map((one) => one.id),

@@ -2,7 +2,9 @@
 import { startLive } from "./live.js";
 import { startKeys } from "./keys.js";
 import { startForms } from "./forms.js";
+import { startPosters } from "./posters.js";
 
 startLive();
 startKeys();
 startForms();
+startPosters();
