@@ -64,6 +64,7 @@ def api_page() -> str:
         for method, path, operation in members:
             lines += ["", *_operation(method.upper(), path, operation, schemas)]
     bodies = {_body_of(operation)[1] for *_, operation in operations}
+    bodies -= {name for name in bodies if f'schemas/{name}"' in json.dumps(schemas)}
     lines += ["", "## Objects"]
     for name in sorted(schemas.keys() - bodies):
         lines += ["", *_object(name, schemas[name])]

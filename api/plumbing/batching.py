@@ -174,6 +174,8 @@ def _unpacked(asked: BatchRequest, body: Body) -> asking.Unpacked:
 def _image(farm: Farm, got: asking.Unpacked, caller: Caller) -> CleanImage | None:
     try:
         return asking.image_of(farm, got, caller)
+    except RequestRejected as err:
+        raise RequestRejected([Fault(placed(IMAGE, {}), err.code, err.message)]) from err
     except WanfarmError as err:
         raise WanfarmError(err.code, err.message, param=placed(IMAGE, {})) from err
 

@@ -192,7 +192,7 @@ def _cancel_one(farm: Farm, video_id: str, by: str, reason: str | None) -> None:
             raise
 
 
-def delete(farm: Farm, batch: Values, *, by: str, actor: Actor) -> None:
+def delete(farm: Farm, batch: Values, *, by: str, actor: Actor | None = None) -> None:
     """Delete every video of a batch, with which it is gone; upkeep removes its row."""
     removal.delete(farm, *(member["id"] for member in batch["members"]), by=by, actor=actor)
 

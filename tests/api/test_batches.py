@@ -190,7 +190,7 @@ def test_a_fault_in_the_last_video_refuses_all(api: Caller, farm):
         ),
         (
             {"request": BOAT | {"input_reference": "file_1"}},
-            {"request.input_reference": "unsupported_feature"},
+            {"request.input_reference": "file_not_found"},
         ),
         ({"request": BOAT, "name": "x" * 201}, {"name": "invalid_value"}),
         ({"request": BOAT, "metadata": {"a": 1}}, {"metadata.a": "invalid_value"}),

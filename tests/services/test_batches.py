@@ -60,7 +60,7 @@ def test_every_video_is_rung_for(farm, eventually):
     eventually(lambda: farm.doorbell.waiting("wan-tiny-t2v") == 5)
 
 
-@pytest.mark.parametrize("place", [3, 8, 14])
+@pytest.mark.parametrize("place", [3, 7, 10])
 def test_a_connection_that_breaks_leaves_nothing_of_a_batch(farm, place):
     reached = []
 
@@ -69,7 +69,7 @@ def test_a_connection_that_breaks_leaves_nothing_of_a_batch(farm, place):
         if len(reached) == place:
             connection.connection.driver_connection.close()
 
-    wanted = asked(farm, 5, key="k")
+    wanted = asked(farm, 20, key="k")
     event.listen(farm.db, "before_cursor_execute", breaks)
     with pytest.raises(Exception, match="closed"):
         batches.submit(farm, wanted)
