@@ -135,7 +135,8 @@ def deed_line(row: Values, key_names: dict[str, str]) -> DeedLine:
         to = " and ".join(to.split())
     elif to in key_names:
         to = f"{to} ({key_names[to]})"
-    said = {name: value for name, value in row["detail"].items() if value is not None}
+    detail: Values = row["detail"]
+    said = {n: value for n, value in detail.items() if n != "name" and value is not None}
     how = [f"{_name(name)} {_said(name, value)}" for name, value in said.items()]
     return DeedLine(row, PHRASES.get(row["action"]) or str(row["action"]), to, ", ".join(how))
 
