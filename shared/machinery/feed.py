@@ -37,7 +37,7 @@ class Feed:
             line.publish(channel, text)
         try:
             line.execute()
-        except RedisError as err:
+        except (RedisError, OSError) as err:  # OSError: closed under our hands, at the end
             self._log.warning("feed.lost", messages=len(messages), error=type(err).__name__)
 
     def answers(self) -> bool:
