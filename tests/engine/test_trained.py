@@ -93,6 +93,7 @@ def test_a_file_shows_what_its_prompt_says(render: Render):
     assert judge.verdict(one, decoded(file.path, SIDE, SIDE)) == Verdict(True, True, True, True)
 
 
+@pytest.mark.long
 def test_an_adapter_draws_outlines_and_leaves_no_trace(render: Render):
     one = world.scene(SHOWN)
     spec = asked("wan-mini-t2v", world.caption(one, 1, whole=True), steps=20)
@@ -111,6 +112,7 @@ def test_an_adapter_draws_outlines_and_leaves_no_trace(render: Render):
     assert Path(again.path).read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_given_picture_moves_as_the_prompt_says(render: Render):
     one = world.scene(20_000_003, "left")
     first = world.clip([one], FRAMES, part=slice(1))[0, :, 0].permute(1, 2, 0)

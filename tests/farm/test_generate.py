@@ -113,6 +113,7 @@ def test_an_adapter_that_the_workers_host_lacks_fails_its_video(house: House, ev
     assert "LoRA 'tint' is not on the worker's host" in error["message"]
 
 
+@pytest.mark.long
 def test_two_ranks_without_a_terminal_tell_their_phases_in_lines(alone: Alone):
     code, out, err = alone("a boat", *SMALL, "--gpus", "2")
 

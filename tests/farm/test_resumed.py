@@ -32,6 +32,7 @@ def left_behind(house) -> list[str]:
     return house.farm.storage.names("checkpoints")
 
 
+@pytest.mark.long  # as the next one, by the same parent
 def test_a_video_goes_on_when_its_rank_was_killed(house, completes, undisturbed, eventually):
     worker = house.start(checkpoint_seconds=0.01)
     video_id = house.submit(**LONG)

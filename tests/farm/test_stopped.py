@@ -26,7 +26,7 @@ def test_a_queued_video_is_cancelled_at_once_and_never_starts(house, completes):
     assert house.row(video_id)["error"]["message"] == "Cancelled by a person before it started."
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_running_video_stops_within_two_steps_and_the_next_one_starts(
     house, completes, eventually, ranks
 ):

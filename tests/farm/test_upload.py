@@ -86,7 +86,7 @@ def peak_bytes(pids: list[int]) -> int:
 
 def test_a_large_adapter_is_written_as_it_comes(house, url, headers, tmp_path):
     path = large(tmp_path / "a.safetensors", 500_000)
-    httpx.get(f"{url}/v1/loras", headers=headers).raise_for_status()
+    httpx.get(f"{url}/v1/loras", headers=headers, timeout=60).raise_for_status()
     before = peak_bytes(house.workers[0].ranks())
 
     with path.open("rb") as file:
