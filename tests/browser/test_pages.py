@@ -88,7 +88,9 @@ def test_a_foreign_page_cannot_cancel(member: FlaskClient, stage: Stage):
 def test_a_fragment_that_has_not_changed_is_not_sent_again(member: FlaskClient, stage: Stage):
     video_id = stage.submit("a ball")
     stage.complete(stage.claim().fence)
-    edit(stage.farm, video_id, created_at=ago(3.5 * 86_400))  # "just now" would pass
+    days = 3.5 * 86_400  # "just now" and "7 days" would pass
+    moments = dict.fromkeys(("created_at", "started_at", "completed_at"), ago(days))
+    edit(stage.farm, video_id, **moments, expires_at=ago(-days))
     first = member.get(f"/_/jobs/{video_id}")
 
     again = member.get(f"/_/jobs/{video_id}", headers={"If-None-Match": first.headers["ETag"]})
