@@ -1,12 +1,12 @@
 """Everything that the pages of GPU groups show beside their cards."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from api.dashboard.bars import Chart, draw
 from api.dashboard.rows import jobs_of, tenant_of
 from api.dashboard.views import GroupCard, group_card
-from api.dashboard.words import duration, size
+from api.dashboard.words import DASH, duration, size
 from shared.jobs import group_history
 from shared.jobs.group_history import Lately, Runs
 from shared.jobs.keys import Caller
@@ -118,19 +118,20 @@ def _failure(one: Values, tenant: str | None) -> Failure:
 
 
 def _report(page: GroupPage) -> list[str]:
-    row, hour = page.row, page.completed_1h
+    row = page.row
     drain = f"{row['drain']} ({row['drain_reason'] or 'no reason given'})" if row["drain"] else "no"
     facts = {
         "group": f"{row['name']}, {row['state']}, {page.card.layout} on {row['host']}",
         "since": _exact(row["started_at"]),
         "models": ", ".join(row["models"]),
-        "loaded": f"{row['warm_model']}, since {_exact(row['warm_since'])}",
+        "loaded": row["warm_model"] or "none",
+        "warm since": _exact(row["warm_since"]),
         "parallel": page.parallel or "none known",
         "last run": ", ".join(f"{k} {v}" for k, v in page.runs.build.items()) or "none today",
         "software": ", ".join(f"{k} {v}" for k, v in row["software"].items()) or "not told",
         "drain": drain,
         "problem": row["problem"] or "none",
-        "jobs": f"{page.chart.summary}, {hour} completed in the last hour",
+        "jobs": f"{page.chart.summary}, {page.completed_1h} completed in the last hour",
         "failures in a row": str(row["failure_streak"]),
     }
     ranks = [
@@ -145,4 +146,4 @@ def _report(page: GroupPage) -> list[str]:
 
 
 def _exact(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S %Z}" if at else "–"  # noqa: RUF001 - the dash of the pages
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if at else DASH

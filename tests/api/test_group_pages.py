@@ -129,6 +129,17 @@ def test_another_tenants_job_and_failure_are_not_named(app, api, hand, farm, gro
     assert "engine crashed" in theirs.get(group).text
 
 
+def test_a_report_tells_of_a_group_that_has_loaded_nothing_in_utc(admin, farm, group):
+    groups.beat(farm, LIFE, Reading(GroupState.IDLE, problem="Rank 0 died."))
+
+    report = admin.get(group).text.partition('id="report-text">')[2].partition("</code>")[0]
+
+    facts = {line[:18].strip(): line[18:].strip() for line in report.splitlines()}
+    assert (facts["loaded"], facts["warm since"]) == ("none", words.DASH)
+    assert facts["since"].endswith(" UTC")
+    assert facts["problem"] == "Rank 0 died."
+
+
 def test_the_list_teaches_how_a_first_group_starts(admin):
     page = admin.get("/groups").text
 
