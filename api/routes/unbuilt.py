@@ -6,7 +6,7 @@ from flask import Flask
 
 from shared.vocabulary.errors import WanfarmError
 
-_PATHS: Final = (
+PATHS: Final = (
     "POST /v1/videos/edits",
     "POST /v1/videos/extensions",
     "POST /v1/videos/characters",
@@ -17,7 +17,7 @@ _PATHS: Final = (
 
 def register(app: Flask) -> None:
     """Hang the refusals into the app; they ask for no key, as they tell nothing."""
-    for line in _PATHS:
+    for line in PATHS:
         method, _, path = line.partition(" ")
         _refuse(app, path, method)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from api.routes.unbuilt import PATHS
 from shared.machinery.cache_settings import CacheSettings, alias_of
 from shared.machinery.settings import Settings, variable_of
 from shared.vocabulary import request
@@ -66,6 +67,12 @@ def test_every_name_of_other_servers_is_on_the_page_for_those_who_come_from_ther
     }  # fmt: skip
 
     assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_what_is_not_built_is_what_the_api_refuses():
+    section = (DOCS / "status.md").read_text().partition("## Not built")[2].partition("\n## ")[0]
+
+    assert set(re.findall(r"`([A-Z]+ /[^`]+)`", section)) == set(PATHS)
 
 
 def test_the_contents_list_every_page():
