@@ -37,13 +37,19 @@ class Courier(Generic[Parcel]):
                 self._thread.start()
             self._word.notify()
 
-    def close(self) -> None:
-        """End the thread after what waits, if that can be sent soon."""
+    def close(self) -> bool:
+        """End the thread after what waits, if that can be sent soon.
+
+        Returns:
+            Whether it ended; else it is still sending, and its line is not to be closed under it.
+        """
         with self._word:
             self._closed = True
             self._word.notify()
-        if self._thread is not None:
-            self._thread.join(_LAST_S)
+        if self._thread is None:
+            return True
+        self._thread.join(_LAST_S)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while parcels := self._all():

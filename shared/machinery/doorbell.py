@@ -110,9 +110,9 @@ class Doorbell:
 
     def close(self) -> None:
         """Ring for what waits, if Redis answers; drop the connections."""
-        self._courier.close()
-        self._app.close()
-        self._redis.close()
+        if self._courier.close():
+            self._app.close()
+            self._redis.close()
 
 
 def redis_client(settings: Settings) -> Redis:

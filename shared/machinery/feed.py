@@ -37,7 +37,7 @@ class Feed:
             line.publish(channel, text)
         try:
             line.execute()
-        except (RedisError, OSError) as err:  # OSError: closed under our hands, at the end
+        except RedisError as err:
             self._log.warning("feed.lost", messages=len(messages), error=type(err).__name__)
 
     def answers(self) -> bool:
@@ -63,8 +63,8 @@ class Feed:
 
     def close(self) -> None:
         """Send what waits, if Redis answers; drop the connections."""
-        self._courier.close()
-        self._redis.close()
+        if self._courier.close():
+            self._redis.close()
 
 
 class Subscription:

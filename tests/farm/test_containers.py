@@ -121,7 +121,7 @@ def test_a_job_goes_through_the_services_of_the_compose_file(
         eventually(lambda name=name: containers.is_healthy(name), within=60)
 
     url = f"http://127.0.0.1:{port}/v1/videos"
-    with httpx.Client(headers={"Authorization": f"Bearer {key}"}) as client:
+    with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
         asked = {"prompt": world.caption(SCENE, 1, whole=True), "seed": 1}
         video = client.post(url, json=asked).raise_for_status().json()
         eventually(lambda: client.get(f"{url}/{video['id']}").json()["progress"] == 100, within=90)

@@ -24,7 +24,7 @@ PROMPT = "a wolf that nobody must read about"
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/livez").status_code == 200
+        return httpx.get(f"{url}/livez", timeout=60).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -33,7 +33,7 @@ def told(url: str, name: str, **labels: str) -> float:
     """The sum of a metric's samples that have these labels."""
     return sum(
         one.value
-        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).text)
         for one in family.samples
         if one.name == f"wanfarm_{name}" and labels.items() <= one.labels.items()
     )
@@ -59,7 +59,7 @@ def test_the_processes_of_the_api_count_together_and_one_that_dies_takes_nothing
     master = house.workers[-1]
     eventually(lambda: answers(url) and len(master.ranks()) == 2, within=30)
     for _ in range(20):
-        httpx.get(f"{url}/v1/models")
+        httpx.get(f"{url}/v1/models", timeout=60)
     first, second = master.ranks()
     folder = counts_of(first)
     assert counts_of(second) == folder
@@ -69,7 +69,7 @@ def test_the_processes_of_the_api_count_together_and_one_that_dies_takes_nothing
     os.kill(first, signal.SIGKILL)
     eventually(lambda: second in master.ranks() and len({*master.ranks()} - {first}) == 2)
 
-    httpx.get(f"{url}/v1/models")
+    httpx.get(f"{url}/v1/models", timeout=60)
     assert {refused(url) for _ in range(6)} == {21}
     assert not list(folder.glob(f"gauge_*_{first}.db"))
 
@@ -128,14 +128,14 @@ def test_no_process_writes_a_secret_into_its_log(house: House, eventually, compl
     eventually(lambda: answers(url), within=30)
     header = {"Authorization": f"Bearer {key}", "X-Request-ID": key}
 
-    with Receiver() as receiver, httpx.Client(base_url=url, headers=header) as client:
+    with Receiver() as receiver, httpx.Client(base_url=url, headers=header, timeout=60) as client:
         signed = render(client, completes, prompt=PROMPT, webhook_url=receiver.url)
         eventually(lambda: receiver.got, within=20)
         signature = receiver.got[0].headers["webhook-signature"].split(",")[1]
         assert told(f"http://127.0.0.1:{port}", "jobs_finished_total", state="completed") == 1
         worker.leave()
         go_wrong(client, house, eventually, key)
-    with httpx.Client(base_url=url) as browser:
+    with httpx.Client(base_url=url, timeout=60) as browser:
         cookie = log_in(browser, once)
 
     text = "\n".join(one.log.read_text() for one in house.workers)

@@ -129,7 +129,8 @@ def test_an_upload_that_dies_with_its_server_is_no_adapter(
 
     assert (list(farm.loras), part.exists()) == ([], True)
     form = {"data": {"name": "style"}, "files": {"file": adapter()}}
-    again = httpx.post(f"{served(house, eventually)}/v1/loras", headers=headers, **form)
+    url = served(house, eventually)
+    again = httpx.post(f"{url}/v1/loras", headers=headers, timeout=60, **form)
     assert again.json()["name"] == "style"
     for path in (part, part.parent):
         os.utime(path, (0, 0))

@@ -62,7 +62,7 @@ def test_a_farm_in_the_background_is_seen_by_status_and_stopped_by_down(wanfarm,
     upkeep = Path(f"/proc/{local.facts()['processes']['upkeep']['pid']}/environ").read_bytes()
     assert b"WANFARM_METRICS_PORT=0\0" in upkeep  # the port is for the worker
 
-    assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    assert httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
     assert f"http://127.0.0.1:{port}  ready" in wanfarm("status").stdout
     again = wanfarm("up", "--port", str(port))
     assert (again.returncode, f"http://127.0.0.1:{port}" in again.stdout) == (0, True)
@@ -76,7 +76,7 @@ def its_first_key_opens_it_and_no_output_shows_it(local, port, output):
     key = Path(local.facts()["admin_key_file"]).read_text().strip()
 
     headers = {"Authorization": f"Bearer {key}"}
-    listed = httpx.get(f"http://127.0.0.1:{port}/v1/videos", headers=headers)
+    listed = httpx.get(f"http://127.0.0.1:{port}/v1/videos", headers=headers, timeout=60)
 
     assert listed.status_code == 200, listed.text
     assert local.admin_key.stat().st_mode & 0o777 == 0o600
@@ -115,6 +115,6 @@ def test_a_taken_port_is_refused_by_the_name_of_its_owner(wanfarm, port):
 
 def answers(port):
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).status_code == 200
     except httpx.TransportError:
         return False

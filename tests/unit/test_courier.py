@@ -2,6 +2,7 @@
 
 import threading
 
+from shared.machinery import courier as courier_module
 from shared.machinery.courier import Courier
 
 
@@ -28,8 +29,8 @@ def test_what_comes_while_the_courier_is_out_goes_together_and_in_order():
         courier.send(parcel)
 
     door.open.set()
-    courier.close()
 
+    assert courier.close()
     assert door.deliveries == [[1], [2, 3, 4]]
 
 
@@ -50,6 +51,17 @@ def test_too_much_that_waits_loses_the_oldest():
 def test_a_courier_who_never_went_closes_at_once():
     door = Door()
 
-    Courier("test", door.take).close()
-
+    assert Courier("test", door.take).close()
     assert door.deliveries == []
+
+
+def test_a_courier_who_is_still_out_says_so(monkeypatch):
+    monkeypatch.setattr(courier_module, "_LAST_S", 0.01)
+    door = Door()
+    courier = Courier("test", door.take)
+    courier.send(1)
+    assert door.rang.wait(10)
+
+    assert not courier.close()
+    door.open.set()
+    assert courier.close()
