@@ -59,5 +59,5 @@ def _placed(spec: GenerationSpec, group: Values) -> ParallelPlan:
 
 
 def _room(group: Values) -> Room:
-    cards = [card["memory_total_bytes"] for card in group["devices"]]
+    cards = [card.get("memory_total_bytes") for card in group["devices"]]
     return Room(min(cards) if cards and all(cards) else None)

@@ -106,7 +106,7 @@ def test_a_batch_is_accessible_and_fits(visit: Visit, stage: Stage, theme: str, 
     assert visitor.page.locator(".jobs tbody tr").count() == 5
 
 
-def test_a_poster_plays_muted_while_somebody_points_at_it(visit: Visit, stage: Stage):
+def test_a_poster_plays_muted_while_somebody_points_at_it(visit: Visit, stage: Stage, eventually):
     visitor = visit("/")
     path = made_by_form(visitor, 2)
     render(stage, 1)
@@ -114,7 +114,8 @@ def test_a_poster_plays_muted_while_somebody_points_at_it(visit: Visit, stage: S
     assert page.locator(".shot video").count() == 0
 
     page.hover(".shot[data-video] .frame")
-    page.wait_for_function("document.querySelector('.shot video')?.currentTime > 0")
+    # asked from here: the page's policy lets no script wait for an expression
+    eventually(lambda: page.evaluate("document.querySelector('.shot video')?.currentTime > 0"))
     assert page.evaluate("document.querySelector('.shot video').muted") is True
     page.hover("h1")
     page.wait_for_selector(".shot video", state="detached")
