@@ -19,8 +19,10 @@ from secrets import token_hex
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BOOT = ROOT / ".boot"
+REFEREES = ROOT / "tests" / "referees"
 STAMP = VENV / "wanfarm-setup.json"
 CONSTRAINTS = ROOT / "constraints.txt"
+RARE = "/(tests?|moto|pip|transformers/models|diffusers/pipelines)/"  # compiled at first use
 OLDEST = (3, 11)
 NAMES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
 EXTRAS = ("api", "cli", "embedded", "s3", "worker", "dev")
@@ -164,7 +166,7 @@ def install(extras: list[str]) -> None:
                 "disk are free. Mend the cause, then run `make setup` again: it goes on from here."
             )
     # pip would compile on one core; its status tells of files that are no Python, in some packages
-    compileall = [python, "-m", "compileall", "-q", "-q", "-j", "0", str(VENV / "lib")]
+    compileall = [python, "-m", "compileall", "-q", "-q", "-j", "0", "-x", RARE, str(VENV / "lib")]
     subprocess.run(compileall, check=False)
 
 
@@ -190,17 +192,18 @@ def down(extras: str, rest: list[str]) -> int:
     return wanfarm("down", extras, rest)
 
 
-def referees() -> None:
+def install_referees(pinned: Path) -> None:
     """Put the pinned packages that judge the farm from outside each into a folder of its own."""
-    for pins in sorted((ROOT / "tests" / "referees").glob("*.txt")):
+    for pins in sorted(pinned.glob("*.txt")):
         folder = VENV / "referees" / pins.stem
         stamp = folder / "pins.txt"
         if stamp.exists() and stamp.read_bytes() == pins.read_bytes():
             continue
         shutil.rmtree(folder, ignore_errors=True)
-        say(f"installing the referee {pins.read_text().strip()}")
+        say(f"installing the referee {pins.stem}")
         pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        argv = [*pip, "--target", str(folder), "-r", str(pins)]
+        alone = ["--no-deps"] if pins.read_text().startswith("# --no-deps") else []
+        argv = [*pip, "--target", str(folder), *alone, "-r", str(pins)]
         if subprocess.run(argv, check=False).returncode:
             say(f"{pins.stem} could not be installed; its tests will be skipped")
             shutil.rmtree(folder, ignore_errors=True)
@@ -211,7 +214,7 @@ def referees() -> None:
 def test(extras: str, rest: list[str]) -> int:
     """Run all tests that need no GPU, or the folder T of them."""
     setup(extras, [])
-    referees()
+    install_referees(REFEREES)
     folder = os.environ.get("T", "")
     if folder and not (ROOT / "tests" / folder).exists():
         names = sorted(path.name for path in (ROOT / "tests").iterdir() if path.is_dir())
@@ -223,6 +226,14 @@ def test(extras: str, rest: list[str]) -> int:
     # tests and their ranks share the cores: threads that spin would keep each other waiting
     patient = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run([*command, *beside, *rest], check=False, env=patient).returncode
+
+
+def referees(extras: str, rest: list[str]) -> int:
+    """Let programs from outside judge a farm that renders: all of them, or those named."""
+    setup(extras, [])
+    install_referees(REFEREES / "outside")
+    program = [str(VENV / "bin" / "python"), "-m", "tests.referees"]
+    return subprocess.run([*program, *rest], check=False).returncode
 
 
 def chaos(extras: str, rest: list[str]) -> int:
@@ -305,6 +316,7 @@ COMMANDS = {
     "down": down,
     "test": test,
     "chaos": chaos,
+    "referees": referees,
     "check": check,
     "screenshots": screenshots,
     "secrets": secrets,
