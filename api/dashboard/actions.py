@@ -6,14 +6,14 @@ from flask import Blueprint, make_response, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
 from werkzeug.wrappers import Response
 
-from api.dashboard import newform
+from api.dashboard import foresight, newform
 from api.dashboard.rows import find_batch, find_row
 from api.dashboard.shell import THEME_COOKIE, THEMES, local_path
 from api.plumbing import asking, recipes
 from api.plumbing.auth import check_csrf, require
 from api.plumbing.files import send_stored
 from api.plumbing.runtime import farm
-from shared.jobs import batches, estimates, groups, intake, lifecycle, orders
+from shared.jobs import batches, groups, intake, lifecycle, orders
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.jobs.removal import image_key
@@ -30,6 +30,7 @@ def register(pages: Blueprint) -> None:
     pages.add_url_rule("/theme", view_func=choose_theme, methods=["POST"])
     pages.add_url_rule("/new", view_func=new)
     pages.add_url_rule("/new", view_func=create, methods=["POST"])
+    pages.add_url_rule("/new/estimate", view_func=estimate, methods=["POST"])
     pages.add_url_rule("/jobs/<video_id>/cancel", view_func=cancel, methods=["POST"])
     pages.add_url_rule("/batches/<batch_id>/cancel", view_func=cancel_batch, methods=["POST"])
     pages.add_url_rule("/jobs/<video_id>/rerun", view_func=rerun, methods=["POST"])
@@ -67,6 +68,20 @@ def create() -> Response:
     return redirect(page, 303)
 
 
+def estimate() -> str:
+    """Foresee what the form asks for, as far as it is filled in; nothing is stored."""
+    caller = require(request, "submit")
+    if not request.form.get("prompt", "").strip():
+        return render_template("_fragments/estimate.html")
+    source = _source(request.form.get("from"), caller)
+    try:
+        read = newform.read_form(farm(), request, caller, source, foresight.ANY_IMAGE)
+        rail = foresight.foresee(farm(), read)
+    except WanfarmError as err:
+        return render_template("_fragments/estimate.html", fault=asking.faults_of(err)[0].message)
+    return render_template("_fragments/estimate.html", rail=rail)
+
+
 def _refused(err: WanfarmError, source: Values | None) -> Response:
     typed: MultiDict[str, str] = MultiDict(request.form)
     faults = asking.faults_of(err)
@@ -82,8 +97,7 @@ def _form_page(
 ) -> str:
     served = groups.served_models(groups.all_groups(farm()))
     form = newform.make_form(farm(), served, values, source, faults)
-    run_s = estimates.lately(farm(), form.model.id)
-    return render_template("new.html", form=form, run_s=run_s)
+    return render_template("new.html", form=form)
 
 
 def _source(video_id: str | None, caller: Caller) -> Values | None:

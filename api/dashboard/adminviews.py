@@ -21,6 +21,7 @@ LIFETIMES: Final = (
 )
 PHRASES: Final[dict[str, str]] = {
     "key.create": "made the key",
+    "key.change": "changed the key",
     "key.revoke": "revoked the key",
     "group.drain": "drained the group",
     "group.resume": "resumed the group",
@@ -32,6 +33,12 @@ PHRASES: Final[dict[str, str]] = {
     "webhook.delete": "removed the webhook",
     "webhook.redeliver": "sent again the delivery",
     "webhook.rotate": "rotated the webhook secret of",
+}
+_LIMITS: Final = {
+    "max_queued": "{} waiting",
+    "submit_per_min": "{} submits a minute",
+    "gpu_seconds_per_day": "{:g} GPU-seconds a day",
+    "max_priority": "priority up to {}",
 }
 _OPEN: Final = {
     "intake": "New videos are taken.",
@@ -75,6 +82,12 @@ class KeyLine:
     row: Values
     badge: Badge
     is_own: bool  # of this session
+
+    @property
+    def limits(self) -> str:
+        """What it may do less, or more, than others."""
+        words = {name: words for name, words in _LIMITS.items() if name in self.row["limits"]}
+        return " · ".join(text.format(self.row["limits"][name]) for name, text in words.items())
 
     @property
     def lives(self) -> bool:

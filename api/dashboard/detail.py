@@ -1,10 +1,10 @@
 """Everything that the page of one video shows."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 from api.dashboard.cachecard import CacheCard, cache_card
+from api.dashboard.curl import command
 from api.dashboard.stepmap import EXPERT_WORDS, Mark, StepMap, draw
 from api.dashboard.timeline import Moment, timeline
 from api.dashboard.views import (
@@ -16,7 +16,7 @@ from api.dashboard.views import (
     poster_url,
     remaining,
 )
-from api.dashboard.words import duration, number, quoted
+from api.dashboard.words import duration, number
 from shared.jobs import presenters, queries
 from shared.jobs.ledger import Values
 from shared.jobs.provenance import cache_used
@@ -209,10 +209,4 @@ def _curl(spec: GenerationSpec, cache: Values | str | None, base_url: str) -> st
     asked = spec.model_dump(mode="json")["cache"]
     body["cache"] = cache or (asked if asked != "default" else None)
     body = {name: value for name, value in body.items() if value is not None}
-    head = f'curl -sS {base_url}/v1/videos \\\n  -H "Authorization: Bearer $WANFARM_API_KEY"'
-    if spec.image is None:
-        text = quoted(json.dumps(body, ensure_ascii=False))
-        return f"{head} \\\n  -H 'Content-Type: application/json' \\\n  -d {text}"
-    texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in body.items()}
-    fields = [f"-F {quoted(f'{name}={text}')}" for name, text in texts.items()]
-    return " \\\n  ".join([head, *fields, "-F input_reference=@input.png"])
+    return command(base_url, "/v1/videos", body, image="input.png" if spec.image else None)

@@ -173,8 +173,21 @@ class Read:
     count: int  # of videos, each with a seed of its own
 
 
-def read_form(farm: Farm, request: Request, caller: Caller, source: Values | None) -> Read:
+def read_form(
+    farm: Farm,
+    request: Request,
+    caller: Caller,
+    source: Values | None,
+    stand_in: ImageRef | None = None,
+) -> Read:
     """Check what was sent by the very rules of the API.
+
+    Args:
+        farm: the handles.
+        request: with the form.
+        caller: who sends it.
+        source: the job that it starts from.
+        stand_in: for the image of a model that takes one, when none was sent.
 
     Raises:
         RequestRejected: with everything that is wrong.
@@ -193,6 +206,8 @@ def read_form(farm: Farm, request: Request, caller: Caller, source: Values | Non
     limit = farm.settings.max_image_bytes
     image = read_image(sent, limit=limit) if sent else None
     reference = image.ref if image else _kept(source, model)
+    if reference is None and model and model.needs_image:
+        reference = stand_in
     return Read(wanted, asking.settle(farm, wanted, reference), image, count)
 
 

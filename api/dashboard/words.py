@@ -81,11 +81,6 @@ def task(value: str) -> str:
     return _TASKS[value]
 
 
-def quoted(text: str) -> str:
-    """Quote a text for a POSIX shell so that it stays one word on any line."""
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
 FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "duration": duration,
     "bytes": size,

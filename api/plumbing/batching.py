@@ -110,6 +110,18 @@ def submit(farm: Farm, caller: Caller) -> Accepted:
     Raises:
         WanfarmError: for every fault of the batch or of any of its videos.
     """
+    order, image = read(farm, caller)
+    if image is not None:
+        store(farm, image)
+    return batches.submit(farm, order)
+
+
+def read(farm: Farm, caller: Caller) -> tuple[BatchOrder, CleanImage | None]:
+    """Read the body of a batch, and the image that its videos start from.
+
+    Raises:
+        WanfarmError: for every fault of the batch or of any of its videos.
+    """
     body, found = read_body(request), _Found()
     asked = _frame(body)
     got = _unpacked(asked, body)
@@ -125,8 +137,6 @@ def submit(farm: Farm, caller: Caller) -> Accepted:
     cells = itertools.product(*(axis.spots for axis in axes))
     members = [_member(farm, caller, shared, cell, found) for cell in cells]
     found.refuse()
-    if image is not None:
-        store(farm, image)
     order = BatchOrder(
         [member for member in members if member],
         {axis.field: list(axis.values) for axis in axes},
@@ -135,7 +145,7 @@ def submit(farm: Farm, caller: Caller) -> Accepted:
         idempotency_key=idempotency_key(),
         fingerprint=_fingerprint(asked, got.fields, image),
     )
-    return batches.submit(farm, order)
+    return order, image
 
 
 def drawn_seeds(count: int) -> list[int]:

@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -43,6 +44,16 @@ def placed(param: str, places: Mapping[str, str]) -> str:
     """Say where the request of a batch has what a field of one of its videos is made from."""
     name, dot, inner = param.partition(".")
     return places.get(name, f"request.{name}") + dot + inner
+
+
+@contextmanager
+def telling_where(member: Member) -> Generator[None]:
+    """Name the field at fault as the request of the batch has it."""
+    try:
+        yield
+    except WanfarmError as err:
+        param = placed(err.param or "", member.places)
+        raise WanfarmError(err.code, err.message, param=param) from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +108,9 @@ _TURN: Final = text("SELECT pg_advisory_xact_lock(:turns, hashtext(:tenant))")
 
 
 def _refuse_when_too_large(member: Member, known: list[Values]) -> None:
-    try:
+    with telling_where(member):
         order = member.order
         next(offers.fitting(order.spec, order.delivery.group, known), None)
-    except WanfarmError as err:
-        param = placed(err.param or "", member.places)
-        raise WanfarmError(err.code, err.message, param=param) from err
 
 
 def _columns(asked: BatchOrder, batch_id: str, ids: Sequence[str]) -> Values:

@@ -30,6 +30,15 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A group that renders: since when, and how long that probably takes."""
+
+    group: str | None
+    since: float  # unix seconds
+    takes_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Past:
     """A run that happened, and what it tells beside its time."""
 
@@ -98,14 +107,26 @@ def wait(
         known: all groups, as `groups.all_groups` reads them.
         place: the video's place in the queue, from 1.
     """
+    return wait_of(spec, earliest, known, place, past(farm, spec.model), running(farm))
+
+
+def wait_of(
+    spec: GenerationSpec,
+    earliest: float,
+    known: list[Values],
+    place: int,
+    past: list[Past],
+    now: list[Running],
+) -> Wait | None:
+    """Expect a start as `wait` does, from what was read already."""
     serving = [
         group for group in known if spec.model in group["models"] and group["state"] not in _CLOSED
     ]
     if not serving:
         return None
-    run = run_of(spec, serving[0]["ranks"], past(farm, spec.model))
+    run = run_of(spec, serving[0]["ranks"], past)
     run_s = run.p50_s if run else 0.0
-    ends = _ends(farm, run_s)
+    ends = {one.group: one.since + (one.takes_s or run_s) for one in now}
     free: list[float] = sorted(ends.get(group["name"], earliest) for group in serving)
     ahead, turn = divmod(place - 1, len(free))
     return Wait(max(earliest, free[turn] + ahead * run_s), ahead, run)
@@ -119,12 +140,6 @@ def accuracy(farm: Farm) -> Accuracy | None:
     within = [told["p10_s"] <= took <= told["p90_s"] for took, told in pairs]
     errors = [abs(took / told["p50_s"] - 1) for took, told in pairs]
     return Accuracy(len(pairs), sum(within) / len(pairs), statistics.median(errors))
-
-
-def lately(farm: Farm, model: str) -> float | None:
-    """Tell the median seconds of a model's latest runs, or None without any."""
-    known = past(farm, model)
-    return statistics.median(one.run.seconds for one in known) if known else None
 
 
 _CLOSED: Final = frozenset({GroupState.DOWN, GroupState.DRAINING, GroupState.DRAINED})
@@ -188,17 +203,20 @@ def _word(cache: Values | None) -> str:
     return json.dumps(policies, sort_keys=True) if policies.get("high") else ""
 
 
-def _ends(farm: Farm, run_s: float) -> dict[str | None, float]:
-    """When each busy group is expected to be free."""
-    running = (
+def running(farm: Farm) -> list[Running]:
+    """Read what runs."""
+    found = (
         select(Video.group_name, Video.started_at, Attempt.expected)
         .join(Attempt, (Attempt.video_id == Video.id) & (Attempt.number == Video.attempt))
         .where(Video.state == VideoState.IN_PROGRESS)
     )
     with farm.db.connect() as db:
-        rows = db.execute(running).all()
-    return {
-        row.group_name: row.started_at.timestamp()
-        + (row.expected["p50_s"] if row.expected else run_s)
+        rows = db.execute(found).all()
+    return [
+        Running(
+            row.group_name,
+            row.started_at.timestamp(),
+            row.expected["p50_s"] if row.expected else None,
+        )
         for row in rows
-    }
+    ]

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 from shared.jobs import estimates, groups, offers, queries
@@ -32,23 +33,38 @@ def forecast(farm: Farm, spec: GenerationSpec, delivery: Delivery) -> Forecast:
     Raises:
         WanfarmError: `does_not_fit`, as for the request itself.
     """
-    known = groups.all_groups(farm)
-    fitting = list(offers.fitting(spec, delivery.group, known))
-    order = {"model": spec.model, "priority": delivery.priority, "id": new_id("video")}
-    place = queries.place(farm, order)
-    past = estimates.past(farm, spec.model)
-    wait = estimates.wait(farm, spec, time.time(), fitting, place)
-    ranks: int = fitting[0]["ranks"] if fitting else 1
-    run = wait.run if wait else estimates.run_of(spec, ranks, past)
-    return Forecast(
-        fits=[group["name"] for group in fitting],
-        place=place,
-        starts_at=wait.starts_at if wait else None,
-        run=run,
-        gpu_seconds=run.p50_s * ranks if run else None,
-        peak_bytes=_peak(spec, ranks, past, fitting),
-        gain=_gain(spec, past),
-    )
+    return next(forecasts(farm, [(spec, delivery)]))
+
+
+def forecasts(farm: Farm, wanted: Iterable[tuple[GenerationSpec, Delivery]]) -> Generator[Forecast]:
+    """Look ahead for videos that would be sent together, one behind the other.
+
+    Raises:
+        WanfarmError: `does_not_fit`, of the first that is too large.
+    """
+    known, now = groups.all_groups(farm), estimates.running(farm)
+    pasts: dict[str, list[Past]] = {}
+    places: dict[tuple[str, int], int] = {}
+    for spec, delivery in wanted:
+        fitting = list(offers.fitting(spec, delivery.group, known))
+        if spec.model not in pasts:
+            pasts[spec.model] = estimates.past(farm, spec.model)
+        turn = (spec.model, delivery.priority)
+        order = {"model": spec.model, "priority": delivery.priority, "id": new_id("video")}
+        places[turn] = places[turn] + 1 if turn in places else queries.place(farm, order)
+        past, place = pasts[spec.model], places[turn]
+        wait = estimates.wait_of(spec, time.time(), fitting, place, past, now)
+        ranks: int = fitting[0]["ranks"] if fitting else 1
+        run = wait.run if wait else estimates.run_of(spec, ranks, past)
+        yield Forecast(
+            fits=[group["name"] for group in fitting],
+            place=place,
+            starts_at=wait.starts_at if wait else None,
+            run=run,
+            gpu_seconds=run.p50_s * ranks if run else None,
+            peak_bytes=_peak(spec, ranks, past, fitting),
+            gain=_gain(spec, past),
+        )
 
 
 def _peak(spec: GenerationSpec, ranks: int, past: list[Past], fitting: list[Values]) -> int | None:

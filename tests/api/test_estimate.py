@@ -89,3 +89,38 @@ def test_an_image_is_looked_at_and_not_kept(api: Caller, farm, image):
     assert told.status_code == 200, told.text
     assert bool(told.json["spec"]["image"]) == bool(image)
     assert farm.storage.names("images") == []
+
+
+def test_a_batch_is_foreseen_one_video_behind_the_other(api: Caller, farm):
+    open_group(farm, "g0")
+    asked = {"request": BODY | {"frames": 17}, "seeds": [1, 2], "grid": {"steps": [10, 20]}}
+
+    told = api.post("/v1/batches/estimate", json=asked).json
+
+    assert (told["object"], told["total"], rows(farm)) == ("batch.estimate", 4, 0)
+    assert [one["set"] for one in told["data"]] == [
+        {"steps": steps, "seed": seed} for steps in (10, 20) for seed in (1, 2)
+    ]
+    assert [one["queue_position"] for one in told["data"]] == [1, 2, 3, 4]
+    costs = [one["gpu_seconds"] for one in told["data"]]
+    assert told["gpu_seconds"] == pytest.approx(sum(costs))
+    assert costs[0] == costs[1] < costs[2]
+    ends = [one["completes_at"] for one in told["data"]]
+    assert ends == sorted(ends)
+    assert told["completes_at"] == ends[-1]
+
+
+def test_what_is_wrong_with_a_foreseen_batch_is_said_where_it_stands(api: Caller, farm):
+    open_group(farm, "g0", gib=12)
+    fits = api.post("/v1/batches/estimate", json={"request": BODY, "grid": {"frames": [5, 81]}})
+    wrong = api.post("/v1/batches/estimate", json={"request": BODY, "grid": {"frames": [5, 6]}})
+
+    assert (fits.status_code, fits.json["error"]["code"]) == (422, "does_not_fit")
+    assert (wrong.status_code, wrong.json["error"]["param"]) == (400, "grid.frames[1]")
+
+
+def test_a_batch_without_a_group_has_no_end(api: Caller):
+    told = api.post("/v1/batches/estimate", json={"request": BODY, "variations": 2}).json
+
+    assert (told["total"], told["completes_at"]) == (2, None)
+    assert told["gpu_seconds"] > 0

@@ -7,6 +7,7 @@ from PIL import Image
 
 from shared.jobs import queries
 from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.states import GroupState
 from tests.browser.conftest import Visit
 from tests.browser.staging import Stage
 
@@ -49,6 +50,34 @@ def test_the_same_form_sent_twice_makes_one_job(visit: Visit, stage: Stage):
     assert {one.status for one in answers} == {303}
     assert len({one.headers["location"] for one in answers}) == 1
     assert len(rows(stage)) == 1
+
+
+def test_the_rail_foresees_what_the_form_says(visit: Visit, stage: Stage):
+    stage.beat(GroupState.IDLE)
+    visitor = visit("/new?model=wan-tiny-t2v")
+    rail = visitor.page.locator("#estimate")
+    rail.get_by_text("Say what the video shows").wait_for()
+
+    visitor.page.fill("#prompt", "it's a red ball")
+    rail.get_by_text("place in the queue").wait_for()
+    visitor.page.fill("#count", "3")
+    rail.get_by_text("1 to 3").wait_for()
+    assert '"variations": 3' in rail.locator("#as-curl-text").text_content()
+    assert visitor.axe() == []
+
+    visitor.page.fill("#frames", "80")
+    rail.get_by_text("frames is 80").wait_for()
+    assert rows(stage) == []
+
+
+def test_the_rail_needs_no_image_to_foresee_a_video_from_one(visit: Visit, stage: Stage):
+    stage.beat(GroupState.IDLE)
+    visitor = visit("/new?model=wan-tiny-i2v")
+
+    visitor.page.fill("#prompt", "it begins to rain")
+
+    visitor.page.locator("#estimate").get_by_text("place in the queue").wait_for()
+    assert rows(stage) == []
 
 
 def test_all_faults_stand_beside_their_fields(visit: Visit, stage: Stage):

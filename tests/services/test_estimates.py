@@ -58,14 +58,6 @@ def test_an_attempt_is_expected_to_take_what_its_like_took(farm):
     assert told["rest_s"] == pytest.approx(2, abs=0.2)
 
 
-def test_the_latest_runs_of_a_model_have_a_median(farm):
-    assert estimates.lately(farm, MODEL) is None
-    for seconds in (10, 20, 90):
-        ran(farm, seconds, load_s=30)
-
-    assert estimates.lately(farm, MODEL) == pytest.approx(20, abs=0.2)
-
-
 def test_loading_a_model_is_no_part_of_a_run(farm):
     for _ in range(9):
         ran(farm, 10, load_s=30)
