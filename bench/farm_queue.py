@@ -23,9 +23,10 @@ _TENANTS: Final = 20
 _SMALL: Final = (1_000, 1_000)  # finished and waiting, of a young farm
 _WARM: Final = 20  # rounds that prepare what later ones find
 _ROUNDS: Final = 200
-UNBOUNDED: Final = dict.fromkeys(  # a farm refuses far earlier
-    ("WANFARM_MAX_QUEUED", "WANFARM_MAX_QUEUED_PER_KEY"), str(10**7)
-)
+UNBOUNDED: Final = {  # a farm refuses far earlier
+    **dict.fromkeys(("WANFARM_MAX_QUEUED", "WANFARM_MAX_QUEUED_PER_KEY"), str(10**7)),
+    **dict.fromkeys(("WANFARM_SUBMIT_PER_MIN", "WANFARM_REQUESTS_PER_S"), "0"),
+}
 
 Work = Callable[[], object]
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import click
@@ -12,7 +13,41 @@ from cli.client import Ask, Exit, FarmError, Json
 from cli.session import Reach, Session, farm_options, farm_verb, for_each
 
 _GROUP_COLUMNS: Final = ("name", "state", "ranks", "device", "models", "video", "beat", "problem")
-_KEY_COLUMNS: Final = ("id", "name", "scope", "tenant", "created", "last used", "ends", "state")
+_KEY_COLUMNS: Final = (
+    "id",
+    "name",
+    "scope",
+    "tenant",
+    "created",
+    "last used",
+    "ends",
+    "limits",
+    "state",
+)
+_FARMS_OWN: Final = "default"
+_LIMITS: Final = {
+    "max_queued": "Videos that may wait, or `default`.",
+    "submit_per_min": "Submits in a minute, or `default`.",
+    "gpu_seconds_per_day": "GPU-seconds of a day in UTC, or `default`: no end.",
+    "max_priority": "Highest priority, or `default`.",
+}
+
+
+class _Limit(click.ParamType[int | float | str]):
+    """A number, or the word for the farm's own limit."""
+
+    name = "number"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | float | str:
+        """Read it; a whole number as one."""
+        if value == _FARMS_OWN:
+            return value
+        try:
+            return int(value) if value.lstrip("-").isdecimal() else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number and not '{_FARMS_OWN}'.", param, ctx)
 
 
 @click.group()
@@ -118,6 +153,19 @@ def keys() -> None:
     """Make, list and revoke API keys."""
 
 
+def _limit_options(verb: Callable[..., int]) -> Callable[..., int]:
+    """Add an option for each limit of a key; what is not given is not sent."""
+    for name, text in reversed(_LIMITS.items()):
+        verb = click.option(f"--{name.replace('_', '-')}", name, type=_Limit(), help=text)(verb)
+    return verb
+
+
+def _given(limits: Json) -> Json:
+    """The limits to send."""
+    said = {name: value for name, value in limits.items() if value is not None}
+    return {name: None if value == _FARMS_OWN else value for name, value in said.items()}
+
+
 @keys.command("create")
 @click.argument("name")
 @click.option(
@@ -130,6 +178,7 @@ def keys() -> None:
 @click.option("--tenant", help="Who owns its videos.")
 @click.option("--expires-in", type=int, metavar="SECONDS", help="Until it stops working.")
 @click.option("--weight", type=float, help="Its tenant's part of the GPU time; 1 at first.")
+@_limit_options
 @farm_verb
 def keys_create(
     session: Session,
@@ -139,10 +188,11 @@ def keys_create(
     tenant: str | None,
     expires_in: int | None,
     weight: float | None,
+    **limits: object,
 ) -> int:
     """Make a key and print it; it is shown this once."""
     asked: dict[str, object] = {"name": name, "scope": scope, "tenant": tenant, "weight": weight}
-    asked["expires_in_s"] = expires_in
+    asked |= {"expires_in_s": expires_in, "limits": _given(limits) or None}
     body = {field: value for field, value in asked.items() if value is not None}
     # not sent twice: an answer that is lost would leave a key that nobody knows
     made = session.api.ask(Ask("POST", "/v1/keys", body, repeatable=False))
@@ -156,6 +206,18 @@ def keys_create(
 def keys_ls(session: Session) -> int:
     """List the keys, without their secrets."""
     session.screen.rows(session.api.get("/v1/keys")["data"], _KEY_COLUMNS, _key_cells)
+    return Exit.OK
+
+
+@keys.command("limit")
+@click.argument("key_id")
+@_limit_options
+@farm_verb
+def keys_limit(session: Session, key_id: str, **limits: object) -> int:
+    """Set limits of a key; those not named stay."""
+    body = {"limits": _given(limits)}
+    changed = session.api.ask(Ask("PATCH", f"/v1/keys/{key_id}", body))
+    session.screen.object(changed, [f"{key_id}  {_limits_text(changed)}"], short=key_id)
     return Exit.OK
 
 
@@ -222,5 +284,12 @@ def _key_cells(key: Json) -> tuple[object, ...]:
         render.moment_text(key["created_at"]),
         render.moment_text(key["last_used_at"]),
         render.moment_text(key["expires_at"]),
+        _limits_text(key),
         "revoked" if key["revoked_at"] else "",
     )
+
+
+def _limits_text(key: Json) -> str:
+    """Say what limits a key has of its own."""
+    own = {name: value for name, value in key["limits"].items() if value is not None}
+    return " ".join(f"{name}={value:g}" for name, value in own.items())

@@ -162,6 +162,7 @@ def order(
         tenant=caller.tenant,
         key_id=caller.key_id,
         key_name=caller.key_name,
+        limits=caller.limits,
         spec=resolved.spec,
         delivery=resolved.delivery,
         asked=resolved.asked,
@@ -185,10 +186,11 @@ def check_rights(fields: Overrides, caller: Caller) -> None:
 
 def check_priority(priority: int | None, caller: Caller) -> None:
     """Refuse a priority above what the caller may ask for."""
-    if (priority or 0) > 0 and not caller.may("admin"):
+    if (priority or 0) > caller.max_priority:
         raise WanfarmError(
             "priority_not_allowed",
-            f"priority is {priority}. Key '{caller.key_name}' may ask for 0 at most. "
+            f"priority is {priority or 0}. "
+            f"Key '{caller.key_name}' may ask for {caller.max_priority} at most. "
             "Lower it, or use an admin key.",
             param="priority",
         )

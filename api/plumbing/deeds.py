@@ -10,6 +10,7 @@ from shared.jobs import keys, pauses
 from shared.jobs.keys import Caller, Scope
 from shared.jobs.ledger import Values
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.limits import OWN, KeyLimits
 
 _TENANT: Final = "^[a-z0-9][a-z0-9._-]{0,63}$"
 _CENTURY_S: Final = 100 * 365 * 86_400
@@ -28,10 +29,25 @@ class KeyRequest(BaseModel):
     expires_in_s: Annotated[int, Field(ge=1, le=_CENTURY_S)] | None = Field(
         default=None, description="Seconds until it stops working; null for never."
     )
+    limits: KeyLimits = Field(default=OWN, description="Where they differ from the farm's.")
     weight: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
         default=None,
         description="Its tenant's part of the GPU time when tenants compete; null leaves it.",
     )
+
+
+class KeyChange(BaseModel):
+    """What may change of a key; what is not sent stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None, description="For people; null leaves it."
+    )
+    expires_in_s: Annotated[int, Field(ge=1, le=_CENTURY_S)] | None = Field(
+        default=None, description="Seconds from now until it stops working; null for never."
+    )
+    limits: KeyLimits = Field(default=OWN, description="Those sent; null for the farm's own.")
 
 
 class PauseRequest(BaseModel):
@@ -59,7 +75,8 @@ def make_key(caller: Caller, asked: KeyRequest, key_id: str | None = None) -> tu
         WanfarmError: `idempotency_key_reused`, when `key_id` was used up before.
     """
     key_id = key_id or keys.new_key_id()
-    new = keys.NewKey(asked.name, asked.scope, asked.tenant, asked.expires_in_s, key_id)
+    about = (asked.name, asked.scope, asked.tenant, asked.expires_in_s, asked.limits)
+    new = keys.NewKey(*about, id=key_id)
     key = keys.make(farm(), new, actor=acting(caller))
     if asked.weight is not None:
         keys.weigh(farm(), asked.tenant, asked.weight)
@@ -73,10 +90,26 @@ def revoke_key(caller: Caller, key_id: str) -> Values:
         WanfarmError: `key_not_found`.
     """
     if not keys.revoke(farm(), key_id, actor=acting(caller)):
-        raise WanfarmError(
-            "key_not_found", f"There is no key '{key_id[:20]}'. See /v1/keys for the ids."
-        )
+        raise _no_key(key_id)
     return _row(key_id)
+
+
+def change_key(caller: Caller, key_id: str, asked: KeyChange) -> Values:
+    """Change what a key may do; gives its row.
+
+    Raises:
+        WanfarmError: `key_not_found`, also of one that was revoked.
+    """
+    values = asked.model_dump(mode="json", exclude_unset=True)
+    if not keys.change(farm(), key_id, values, actor=acting(caller)):
+        raise _no_key(key_id)
+    return _row(key_id)
+
+
+def _no_key(key_id: str) -> WanfarmError:
+    return WanfarmError(
+        "key_not_found", f"There is no living key '{key_id[:20]}'. See /v1/keys for the ids."
+    )
 
 
 def pause(caller: Caller, asked: PauseRequest) -> None:

@@ -1,8 +1,9 @@
 """Any error of any kind becomes one envelope, here and nowhere else."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
@@ -77,7 +78,7 @@ def _frameworks(err: HTTPException) -> Response:
     if status not in _OF_STATUS:
         return _unforeseen(err)
     code, message = _OF_STATUS[status]
-    allow = ", ".join(sorted(getattr(err, "valid_methods", None) or ()))
+    allow = ", ".join(_allowed(getattr(err, "valid_methods", None) or ()))
     limit = (request.max_content_length or 0) // 2**20
     response = _ours(
         WanfarmError(code, message.format(method=request.method, allow=allow, limit=limit))
@@ -87,6 +88,14 @@ def _frameworks(err: HTTPException) -> Response:
     if isinstance(err, RequestedRangeNotSatisfiable):
         response.headers["Content-Range"] = f"bytes */{err.length}"
     return response
+
+
+def _allowed(methods: Iterable[str]) -> list[str]:
+    """Keep the methods of the path itself: of a fixed one, not of one that its name would fit."""
+    paths = current_app.create_url_adapter(request)
+    assert paths is not None  # there is a request
+    named = {method for method in methods if paths.match(method=method)[1]}
+    return sorted(set(methods) - named or named)
 
 
 def _database(err: Exception) -> Response:

@@ -1,5 +1,6 @@
 """What surrounds every answer: request id, allowed hosts, security and cache headers, metrics."""
 
+import math
 import re
 import time
 from typing import Final
@@ -60,6 +61,10 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     for name, value in _ALWAYS.items():
         response.headers.setdefault(name, value)
+    if allowance := g.get("allowance"):
+        response.headers["X-RateLimit-Limit"] = str(allowance.limit)
+        response.headers["X-RateLimit-Remaining"] = str(allowance.remaining)
+        response.headers["X-RateLimit-Reset"] = str(math.ceil(allowance.reset_s))
     origin = farm().storage.origin
     response.headers["Content-Security-Policy"] = _CSP.format(files=f" {origin}" if origin else "")
     _count(response)

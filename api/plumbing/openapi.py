@@ -31,6 +31,14 @@ _HEADERS: Final = {
     "Prefer": "`wait=20` is the same as `?wait=20`.",
     "Range": "One range of bytes.",
 }
+_RATE_HEADERS: Final = {  # none where the limit is set to 0
+    f"X-RateLimit-{name}": {"schema": {"type": "integer"}, "description": text}
+    for name, text in {
+        "Limit": "Requests of this kind that the key has.",
+        "Remaining": "Those that are left.",
+        "Reset": "Seconds until all of them are back.",
+    }.items()
+}
 _ALWAYS: Final = ("invalid_header", "internal_error", "database_unavailable")
 
 Json = dict[str, Any]
@@ -58,6 +66,7 @@ def document(endpoints: Iterable[Endpoint[Any]]) -> Json:
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "headers": _RATE_HEADERS,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -135,6 +144,10 @@ def _without_null(shape: Json) -> Json:
 
 def _responses(route: Route[Any], refs: dict[Any, Json]) -> Json:
     responses: Json = {"200": {"description": "Done.", "content": _content(route, refs)}}
+    if route.scope:
+        responses["200"]["headers"] = {
+            name: {"$ref": f"#/components/headers/{name}"} for name in _RATE_HEADERS
+        }
     if "If-None-Match" in route.headers:
         responses["304"] = {"description": "Not modified."}
     if "Range" in route.headers:
@@ -165,7 +178,7 @@ def _content(route: Route[Any], refs: dict[Any, Json]) -> Json:
 def _codes(route: Route[Any]) -> set[str]:
     codes = {*_ALWAYS, *route.errors}
     if route.scope:
-        codes |= {"missing_key", "invalid_key", "scope_missing", "csrf_failed"}
+        codes |= {"missing_key", "invalid_key", "scope_missing", "csrf_failed", "rate_limited"}
     if "{video_id}" in route.path:
         codes.add("video_not_found")
     if route.query.model_fields:

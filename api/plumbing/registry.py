@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from pydantic import BaseModel, ConfigDict
 
 from api.plumbing.auth import acting, require
 from api.plumbing.form import check_tree, read_body, refuse_twice
+from api.plumbing.rates import Rate
+from api.plumbing.runtime import farm, runtime
 from shared.jobs.audit import Actor
 from shared.jobs.keys import Caller, Scope
 from shared.vocabulary.errors import WanfarmError
@@ -45,6 +47,7 @@ class Route(Generic[Q]):
     media: tuple[str, ...] = ("application/json",)
     errors: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()  # request headers that it reads
+    rate: Rate = "requests"  # what it counts as, where a key is needed
     at_once: Callable[[], None] | None = None  # refuses before anything is read
 
 
@@ -86,6 +89,8 @@ class Endpoint(Generic[Q]):
             self.route.at_once()
         scope = self.route.scope
         caller = require(request, scope) if scope is not None else None
+        if caller is not None:
+            g.allowance = runtime().rates.take(farm().settings, caller, self.route.rate)
         query = _read_query(self.route.query)
         return self.answer(Call(query, path, caller))
 

@@ -1,12 +1,13 @@
 """What one API process holds while it serves: the farm's handles, the hub, the metrics."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
 
 from api.plumbing.hub import Hub
 from api.plumbing.metrics import Metrics
+from api.plumbing.rates import Rates
 from shared.jobs.tick import Ticker
 from shared.machinery.farm import Farm
 
@@ -21,6 +22,7 @@ class Runtime:
     hub: Hub
     ticker: Ticker
     metrics: Metrics
+    rates: Rates = field(default_factory=Rates)
 
 
 def runtime() -> Runtime:

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from shared.vocabulary.video import AttemptObject, Json, ResultObject, Shape, Warned
+from shared.vocabulary.limits import KeyLimits
+from shared.vocabulary.video import AttemptObject, Json, ResultObject, Shape
 
 
 class FieldFault(Shape):
@@ -30,37 +31,6 @@ class ErrorEnvelope(Shape):
     """The body of every answer that is not a success."""
 
     error: ErrorBody
-
-
-class RunRange(Shape):
-    """How long a run takes: 8 of 10 end between the first and the last."""
-
-    p10: float
-    p50: float
-    p90: float
-
-
-class VideoEstimate(Shape):
-    """What would become of a request if it were sent now; what nobody knows yet is null.
-
-    `fits` names the groups that can render it; `peak_memory_mb` is of one GPU; `cache_gain` is how
-    much longer it would take without the block cache; `basis` says what the run time rests on.
-    """
-
-    object: Literal["video.estimate"] = "video.estimate"
-    model: str
-    prompt: str
-    spec: Json
-    warnings: list[Warned]
-    fits: list[str]
-    queue_position: int
-    starts_at: int | None
-    completes_at: int | None
-    run_s: RunRange | None
-    gpu_seconds: float | None
-    peak_memory_mb: int | None
-    cache_gain: float | None
-    basis: Literal["measured", "interpolated", "prior"] | None
 
 
 class VideoProvenance(Shape):
@@ -270,6 +240,8 @@ class KeyObject(Shape):
     last_used_at: int | None
     expires_at: int | None
     revoked_at: int | None
+    limits: KeyLimits
+    gpu_seconds_today: float
 
 
 class KeyCreated(KeyObject):

@@ -66,6 +66,7 @@ def not_found(batch_id: str) -> WanfarmError:
         method="POST",
         path="/v1/batches",
         scope="submit",
+        rate="submits",
         summary="Make videos that differ in seed or settings: all, or none.",
         query=NoQuery,
         body=BatchRequest,

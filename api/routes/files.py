@@ -57,6 +57,7 @@ class FileQuery(BaseModel):
         method="POST",
         path="/v1/files",
         scope="submit",
+        rate="uploads",
         summary="Upload a picture.",
         query=NoQuery,
         body=FileUpload,

@@ -5,7 +5,7 @@ from typing import Final
 from flask import Response
 
 from api.plumbing import deeds
-from api.plumbing.deeds import KeyRequest
+from api.plumbing.deeds import KeyChange, KeyRequest
 from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
 from api.plumbing.schemas import KeyCreated, KeyList, KeyObject
@@ -13,6 +13,7 @@ from api.plumbing.wire import json_response
 from shared.jobs import keys
 from shared.jobs.ledger import Values
 from shared.jobs.presenters import unix
+from shared.vocabulary.limits import KeyLimits
 
 
 @endpoint(
@@ -70,9 +71,29 @@ def own_key(call: Call[NoQuery]) -> Response:
             name=caller.key_name,
             tenant=caller.tenant,
             scope=caller.scope,
+            limits=caller.limits,
+            gpu_seconds_today=0,
             **unstored,
         )
     )
+
+
+@endpoint(
+    Route(
+        method="PATCH",
+        path="/v1/keys/{key_id}",
+        scope="admin",
+        summary="Change the name, end or limits of an API key.",
+        query=NoQuery,
+        body=KeyChange,
+        returns=KeyObject,
+        errors=("key_not_found",),
+    )
+)
+def change(call: Call[NoQuery]) -> Response:
+    """Change a key, in every process within two seconds."""
+    changed = deeds.change_key(call.caller, call.path["key_id"], small_body(KeyChange))
+    return json_response(_key(changed))
 
 
 @endpoint(
@@ -101,7 +122,9 @@ def _key(row: Values) -> KeyObject:
         last_used_at=unix(row["last_used_at"]),
         expires_at=unix(row["expires_at"]),
         revoked_at=unix(row["revoked_at"]),
+        limits=KeyLimits(**row["limits"]),
+        gpu_seconds_today=round(row["used_s"], 3),
     )
 
 
-ENDPOINTS: Final = (create, list_keys, own_key, revoke)
+ENDPOINTS: Final = (create, list_keys, own_key, change, revoke)

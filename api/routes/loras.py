@@ -94,6 +94,7 @@ def retrieve_lora(call: Call[NoQuery]) -> Response:
         method="POST",
         path="/v1/loras",
         scope="admin",
+        rate="uploads",
         summary="Upload a LoRA adapter.",
         query=NoQuery,
         body=LoraUpload,

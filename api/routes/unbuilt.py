@@ -10,8 +10,6 @@ PATHS: Final = (
     "POST /v1/videos/edits",
     "POST /v1/videos/extensions",
     "POST /v1/videos/characters",
-    "POST /v1/batches/estimate",
-    "PATCH /v1/keys/<key_id>",
 )
 
 

@@ -137,6 +137,7 @@ def show_new(call: Call[WaitQuery], accepted: Accepted) -> Response:
         method="POST",
         path="/v1/videos",
         scope="submit",
+        rate="submits",
         summary="Make a video.",
         query=WaitQuery,
         body=VideoRequest,

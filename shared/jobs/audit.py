@@ -13,9 +13,9 @@ from shared.machinery.tables import Audit
 from shared.vocabulary.ids import new_id
 
 Action = Literal[
-    "key.create", "key.revoke", "group.drain", "group.resume", "queue.pause", "queue.resume",
-    "video.delete", "webhook.create", "webhook.change", "webhook.delete", "webhook.redeliver",
-    "webhook.rotate",
+    "key.create", "key.change", "key.revoke", "group.drain", "group.resume", "queue.pause",
+    "queue.resume", "video.delete", "webhook.create", "webhook.change", "webhook.delete",
+    "webhook.redeliver", "webhook.rotate",
 ]  # fmt: skip
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 _DAY_S: Final = 86_400.0

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Date,
     Double,
     Select,
     Update,
@@ -24,9 +25,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import aliased
 
-from shared.machinery.tables import Attempt, Cost, Tenant, Video
+from shared.machinery.tables import ApiKey, Attempt, Cost, Tenant, Video
 from shared.vocabulary.states import VideoState
 
+_TODAY: Final = cast(func.timezone("UTC", func.now()), Date)
+USED_TODAY: Final = case((ApiKey.used_day == _TODAY, ApiKey.used_s), else_=0.0)  # by a key
 _LEARNT: Final = 0.2  # how much of a rate is its newest sample
 
 
@@ -36,14 +39,23 @@ def estimate(moved: CTE) -> ColumnElement[float]:
     return func.coalesce(rate * _work(moved), 0.0)
 
 
-def charge(moved: CTE, of: CTE, seconds: ColumnElement[float]) -> CTE:
-    """Add to what a tenant has used; `of` has a row where there is something to charge."""
-    return (
+def charge(moved: CTE, of: CTE, seconds: ColumnElement[float]) -> list[CTE]:
+    """Add to what a tenant has used, and its key today; `of` has a row where there is something."""
+    charged = (
         update(Tenant)
         .where(Tenant.name == moved.c.tenant, of.c.video_id == moved.c.id)
         .values(share=Tenant.share + seconds / Tenant.weight, used_s=Tenant.used_s + seconds)
+        .returning(Tenant.name)
         .cte("charged")
     )
+    noted = (  # after the tenant's row, everywhere: two that wait for each other would for ever
+        update(ApiKey)
+        .where(ApiKey.id == moved.c.key_id, of.c.video_id == moved.c.id)
+        .where(charged.c.name == moved.c.tenant)
+        .values(used_s=USED_TODAY + seconds, used_day=_TODAY)
+        .cte("noted")
+    )
+    return [charged, noted]
 
 
 def settled(moved: CTE, *, free: bool) -> CTE:

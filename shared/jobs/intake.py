@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, String, bindparam, text
 from sqlalchemy.exc import DataError, IntegrityError
 
-from shared.jobs import arrivals, offers, pauses
+from shared.jobs import arrivals, keys, offers, pauses
 from shared.jobs.arrivals import Seen
 from shared.jobs.ledger import Values, publish
 from shared.jobs.orders import Order
@@ -151,10 +151,12 @@ class Rooms:
         """Take a place for a video, or for so many like it.
 
         Raises:
-            WanfarmError: `queue_full`.
+            WanfarmError: `queue_full` or `quota_exceeded`.
         """
+        self._refuse_spent(order)
         settings = self._farm.settings
-        most_of_key, most = settings.max_queued_per_key, settings.max_queued
+        most_of_key = order.limits.max_queued or settings.max_queued_per_key
+        most = settings.max_queued
         of_key = self._of(order.key_id, most_of_key, order, count)
         if of_key < count:
             raise _full(f"for key '{order.key_name}'", most_of_key, count)
@@ -163,17 +165,28 @@ class Rooms:
             raise _full("of this farm", most, count)
         self._left |= {order.key_id: of_key - count, None: of_farm - count}
 
+    def _refuse_spent(self, order: Order) -> None:
+        """Raise when a key's videos have taken all of the day's GPU time that it has."""
+        most = order.limits.gpu_seconds_per_day
+        if most is not None and (used := keys.used_today(self._db, order.key_id)) >= most:
+            raise WanfarmError(
+                "quota_exceeded",
+                f"Key '{order.key_name}' has used {used:.0f} of its {most:.0f} GPU-seconds of "
+                "today. The day ends at 0:00 UTC. Wait for it, or ask your administrator for more.",
+                retry_after_s=600,
+            )
+
     def _of(self, key: str | None, most: int, order: Order, count: int) -> int:
         if key not in self._left:
-            self._left[key] = self._known(key, count) or self._counted(key, most, order)
+            self._left[key] = self._known(key, most, count) or self._counted(key, most, order)
         return self._left[key]
 
-    def _known(self, key: str | None, count: int) -> int | None:
+    def _known(self, key: str | None, most: int, count: int) -> int | None:
         """What is left at least: no transaction makes more videos wait than come together.
 
         A larger batch writes them in parts, each of which has a number of its own.
         """
-        since, left = self._farm.room.get(key, (0, 0))
+        since, left = self._farm.room.get((key, most), (0, 0))
         left -= MOST_TOGETHER * (self._written - since)
         return left if left >= max(count, MOST_TOGETHER) else None
 
@@ -181,7 +194,7 @@ class Rooms:
         asked = {"tenant": order.tenant, "key": key, "most": most}
         found = self._db.execute(_COUNT, asked).one()
         left = most - found.waiting
-        self._farm.room[key] = (found.since, left)
+        self._farm.room[key, most] = (found.since, left)
         return left
 
 

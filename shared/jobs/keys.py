@@ -7,17 +7,19 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Row, bindparam, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Row, bindparam, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from shared.jobs import audit
 from shared.jobs.audit import Actor, Deed
+from shared.jobs.charges import USED_TODAY
 from shared.jobs.ledger import Values, in_seconds
 from shared.machinery.farm import Farm
 from shared.machinery.tables import ApiKey, LoginToken, Tenant
 from shared.vocabulary.errors import WanfarmError
+from shared.vocabulary.limits import OWN, KeyLimits
 
 Scope = Literal["read", "submit", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = ("read", "submit", "admin")  # each includes those before it
@@ -35,6 +37,13 @@ class Caller:
     key_name: str
     tenant: str
     scope: Scope
+    limits: KeyLimits = OWN
+
+    @property
+    def max_priority(self) -> int:
+        """The highest priority that it may ask for."""
+        own = self.limits.max_priority
+        return own if own is not None else 10 if self.may("admin") else 0
 
     def may(self, scope: Scope) -> bool:
         """Tell whether the key's scope includes another."""
@@ -54,6 +63,7 @@ class NewKey:
     scope: Scope
     tenant: str = "default"
     expires_in_s: float | None = None  # None: never
+    limits: KeyLimits = OWN
     id: str = field(default_factory=new_key_id)
 
 
@@ -78,6 +88,7 @@ def make(farm: Farm, new: NewKey, actor: Actor | None = None) -> str:
     """
     secret = secrets.token_urlsafe(32)
     ensure_tenant(farm, new.tenant)
+    limits = new.limits.model_dump(exclude_none=True)
     row = {
         "id": new.id,
         "tenant": new.tenant,
@@ -85,9 +96,10 @@ def make(farm: Farm, new: NewKey, actor: Actor | None = None) -> str:
         "scope": new.scope,
         "secret_sha256": _sha256(secret),
         "expires_at": in_seconds(new.expires_in_s) if new.expires_in_s else None,
+        "limits": limits,
     }
     made = insert(ApiKey).values(row).on_conflict_do_nothing().returning(ApiKey.id)
-    said = {"name": new.name, "scope": new.scope, "tenant": new.tenant}
+    said: Values = {"name": new.name, "scope": new.scope, "tenant": new.tenant} | limits
     said |= {"expires_in_s": new.expires_in_s} if new.expires_in_s else {}
     if not audit.carry_out(farm, made, Deed("key.create", new.id, said), actor):
         raise WanfarmError(
@@ -125,7 +137,7 @@ def verify(farm: Farm, key: str) -> Caller:
     if row.unnoticed:
         _touch(farm, key_id)
         farm.keys.pop(key_id, None)
-    return Caller(row.id, row.name, row.tenant, row.scope)
+    return _caller(row)
 
 
 def caller_of(farm: Farm, key_id: str) -> Caller:
@@ -137,17 +149,49 @@ def caller_of(farm: Farm, key_id: str) -> Caller:
     row = _living(farm, key_id)
     if row is None:
         raise invalid_key()
-    return Caller(row.id, row.name, row.tenant, row.scope)
+    return _caller(row)
 
 
 def all_keys(farm: Farm, tenant: str | None = None) -> list[Values]:
     """List keys, newest first, without secrets."""
-    columns = [column for column in ApiKey.__table__.c if column.name != "secret_sha256"]
-    statement = select(*columns).order_by(ApiKey.created_at.desc(), ApiKey.id)
+    hidden = {"secret_sha256", "used_day", "used_s"}
+    columns = [column for column in ApiKey.__table__.c if column.name not in hidden]
+    statement = select(*columns, USED_TODAY.label("used_s")).order_by(
+        ApiKey.created_at.desc(), ApiKey.id
+    )
     if tenant is not None:
         statement = statement.where(ApiKey.tenant == tenant)
     with farm.db.connect() as db:
         return [dict(row) for row in db.execute(statement).mappings()]
+
+
+def change(farm: Farm, key_id: str, values: Values, *, actor: Actor | None = None) -> bool:
+    """Change the name, limits or end of a key that lives; returns whether there is such a key.
+
+    Args:
+        farm: the handles.
+        key_id: whose.
+        values: what was sent of `name`; `expires_in_s` from now, or None for never; `limits`, of
+            which those that are None go back to the farm's own.
+        actor: who asked.
+    """
+    row: Values = {"name": values.get("name") or ApiKey.name}
+    if "expires_in_s" in values:
+        wait = values["expires_in_s"]
+        row["expires_at"] = in_seconds(wait) if wait else None
+    if "limits" in values:
+        kept = ApiKey.limits.op("||")(literal(values["limits"], JSONB))
+        row["limits"] = func.jsonb_strip_nulls(kept)
+    statement = update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(row)
+    deed = Deed("key.change", key_id, values)
+    known = audit.carry_out(farm, statement.returning(ApiKey.id), deed, actor)
+    farm.keys.pop(key_id, None)
+    return bool(known)
+
+
+def used_today(db: Connection, key_id: str) -> float:
+    """Count the GPU-seconds that a key's videos have taken since midnight in UTC."""
+    return db.scalar(select(USED_TODAY).where(ApiKey.id == key_id)) or 0.0
 
 
 def revoke(farm: Farm, key_id: str, *, actor: Actor | None = None) -> bool:
@@ -217,6 +261,7 @@ _LIVING: Final = select(
     ApiKey.tenant,
     ApiKey.scope,
     ApiKey.secret_sha256,
+    ApiKey.limits,
     _UNNOTICED.label("unnoticed"),
 ).where(
     ApiKey.id == bindparam("key_id"),
@@ -225,7 +270,14 @@ _LIVING: Final = select(
 )
 
 
-def _living(farm: Farm, key_id: str) -> Row[str, str, str, str, str, bool] | None:
+_Living = Row[str, str, str, str, str, dict[str, Any], bool]
+
+
+def _caller(row: _Living) -> Caller:
+    return Caller(row.id, row.name, row.tenant, row.scope, KeyLimits(**row.limits))
+
+
+def _living(farm: Farm, key_id: str) -> _Living | None:
     until, row = farm.keys.get(key_id, (0.0, None))
     if time.monotonic() < until:
         return row

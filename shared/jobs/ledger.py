@@ -128,7 +128,7 @@ class AttemptWrite:
         source = select(moved.c.id, moved.c.attempt, guess, *_literals(self.values))
         opened = insert(Attempt).from_select(names, source)
         made = opened.returning(Attempt.video_id, Attempt.charged_s).cte("opened")
-        return [made, charges.charge(moved, made, made.c.charged_s)]
+        return [made, *charges.charge(moved, made, made.c.charged_s)]
 
     def _ended(self, moved: CTE) -> list[CTE]:
         paid = charges.settled(moved, free=self.free)
@@ -140,7 +140,7 @@ class AttemptWrite:
         )
         charged = charges.charge(moved, paid, paid.c.cost_s - paid.c.charged_s)
         learnt = [charges.learn(moved, paid)] if self.outcome == "completed" else []
-        return [ended, charged, *learnt]
+        return [ended, *charged, *learnt]
 
 
 def _write(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.jobs.ledger import Values
+from shared.vocabulary.limits import OWN, KeyLimits
 from shared.vocabulary.spec import Delivery, GenerationSpec
 
 
@@ -28,6 +29,7 @@ class Order:
     delivery: Delivery
     asked: tuple[str, ...]  # the fields that the caller sent
     warnings: tuple[Values, ...] = ()
+    limits: KeyLimits = OWN  # of its key
     source: Source | None = None  # the video that it is made after
     batch_id: str | None = None  # its key, if it has one, stands for the batch
     idempotency_key: str | None = None

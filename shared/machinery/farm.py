@@ -29,8 +29,8 @@ class Farm:
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
     meters: Meters
-    # intake's: since which transaction so many videos more may wait, by key, and of all
-    room: dict[str | None, tuple[int, int]] = field(default_factory=dict[Any, Any])
+    # intake's: since which transaction so many videos more may wait, by key (or all) and limit
+    room: dict[tuple[str | None, int], tuple[int, int]] = field(default_factory=dict[Any, Any])
     submits: Together[Any, Any] = field(default_factory=lambda: Together(MOST_TOGETHER))
     # rows of living keys by id, and until when each is trusted
     keys: dict[str, tuple[float, Any]] = field(default_factory=dict[str, tuple[float, Any]])

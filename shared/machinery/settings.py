@@ -62,6 +62,7 @@ ModelId = Annotated[str, AfterValidator(_known_model)]
 Switch = Literal["auto", "on", "off"]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class Settings(CacheSettings):
@@ -140,6 +141,15 @@ class Settings(CacheSettings):
         default=30, description="Days that an uploaded file is kept."
     )
     max_queued_per_key: Count = Field(default=100, description="Waiting videos of one key.")
+    submit_per_min: Rate = Field(
+        default=300, description="Submits of one key in a minute, per API process; 0: no limit."
+    )
+    uploads_per_min: Rate = Field(
+        default=30, description="Uploads of one key in a minute, per API process; 0: no limit."
+    )
+    requests_per_s: Rate = Field(
+        default=200, description="Other requests of one key, per API process; 0: no limit."
+    )
     max_queued: Count = Field(default=1000, description="Waiting videos in all.")
     max_streams: Count = Field(default=12, description="Held-open answers per API process.")
     max_streams_per_key: Count = Field(default=8, description="Held-open answers per key.")

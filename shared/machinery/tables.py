@@ -1,6 +1,6 @@
 """The rows. They are the domain objects: each column's comment says who sets it."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -70,6 +70,9 @@ class ApiKey(Base):
     last_used_at: Mapped[datetime | None]  # set by verify, at most once a minute
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    limits: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # KeyLimits that are set
+    used_day: Mapped[date | None]  # UTC; with the GPU-seconds that its videos took then
+    used_s: Mapped[float] = mapped_column(default=0.0, server_default="0")
 
 
 class LoginToken(Base):

@@ -50,7 +50,8 @@ CODES: Final = MappingProxyType(
     | _codes(415, _REQUEST, "unsupported_media_type")
     | _codes(416, _REQUEST, "range_not_satisfiable")
     | _codes(422, _REQUEST, "idempotency_key_reused does_not_fit")
-    | _codes(429, "rate_limit_error", "queue_full stream_limit", retryable=True)
+    | _codes(429, "rate_limit_error", "queue_full rate_limited stream_limit", retryable=True)
+    | _codes(429, "rate_limit_error", "quota_exceeded")
     | _codes(500, "server_error", "internal_error", retryable=True)
     | _codes(
         503,

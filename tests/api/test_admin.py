@@ -9,6 +9,7 @@ from api.dashboard.adminviews import PHRASES
 from shared.jobs import audit, keys, pauses, webhooks
 from shared.jobs.ledger import in_seconds
 from shared.machinery.tables import ApiKey
+from shared.vocabulary.limits import KeyLimits
 from tests.services.hooks import listen
 
 HTML = {"Accept": "text/html"}
@@ -103,6 +104,13 @@ def test_a_key_is_made_once_and_shown_once(app, page, farm):
     assert [row["name"] for row in keys.all_keys(farm)].count("studio") == 1
     assert not SHOWN.search(page.get("/admin/keys").text)
     assert told(farm) == [("key.create", caller.key_id, "req-1")]
+
+
+def test_a_keys_own_limits_stand_below_its_name(page, farm):
+    limits = KeyLimits(max_queued=5, gpu_seconds_per_day=7200)
+    keys.make(farm, keys.NewKey("laptop", "submit", limits=limits))
+
+    assert "5 waiting · 7200 GPU-seconds a day" in page.get("/admin/keys").text
 
 
 def test_a_faulty_key_is_refused_beside_its_fields(page, farm):

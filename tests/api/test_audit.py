@@ -17,6 +17,7 @@ URL = "https://hooks.example/farm?token=hush"
 DAY = 86_400
 DEEDS: dict[str, Callable[..., str]] = {
     "key.create": lambda admin, **_: _id(admin.post("/v1/keys", json={"name": "studio"})),
+    "key.change": lambda admin, key, **_: _id(admin.patch(f"/v1/keys/{key}", json={"name": "b"})),
     "key.revoke": lambda admin, key, **_: _id(admin.delete(f"/v1/keys/{key}")),
     "group.drain": lambda admin, **_: _name(
         admin.post("/v1/groups/g0/drain", json={"reason": "new driver"})

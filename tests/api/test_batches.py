@@ -330,9 +330,3 @@ def test_a_batch_goes_on_without_the_videos_that_were_deleted(api: Caller, hand:
     api.post(f"/v1/videos/{third}/cancel")
     over = api.get(f"/v1/batches/{made['id']}").json
     assert (over["status"], over["completed_at"] is not None) == ("completed", True)
-
-
-def test_an_estimate_of_a_batch_is_refused_by_name(api: Caller):
-    answer = api.post("/v1/batches/estimate", json={"request": BOAT})
-
-    assert answer.json["error"]["code"] == "unsupported_feature"

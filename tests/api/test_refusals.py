@@ -316,7 +316,6 @@ ADDRESSES = [
     ("get", "/v1/videos?tenant=others", 403, "scope_missing"),
     ("get", "/v1/videos?wait=61", 400, "unknown_field"),
     ("post", "/v1/videos/edits", 400, "unsupported_feature"),
-    ("post", "/v1/batches/estimate", 400, "unsupported_feature"),
     ("delete", "/v1/files/file_1", 404, "file_not_found"),
 ]
 
@@ -331,6 +330,9 @@ def test_wrong_addresses_get_the_same_envelope(subtests, api: Caller):
 
 def test_a_method_that_is_not_taken_names_those_that_are(api: Caller):
     assert api.put("/v1/videos").headers["Allow"] == "GET, HEAD, POST"
+    assert api.put("/v1/videos/estimate").headers["Allow"] == "POST"
+    assert api.put("/v1/keys/self").headers["Allow"] == "GET, HEAD"
+    assert api.put("/v1/keys/abcdefgh").headers["Allow"] == "DELETE, PATCH"
 
 
 def test_a_foreign_host_is_refused(app):

@@ -136,6 +136,8 @@ def raise_town(state: Path, stack: ExitStack) -> Town:
         port=free_port(),
         max_queued=5000,
         max_queued_per_key=5000,
+        submit_per_min=0,
+        requests_per_s=0,
     )
     farm = open_farm(settings)
     stack.callback(farm.close)

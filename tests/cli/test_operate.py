@@ -78,6 +78,22 @@ def test_a_key_may_say_how_much_its_tenant_weighs(wanfarm, farm):
         assert dict(db.execute(select(Tenant.name, Tenant.weight)).all())["lab"] == 3
 
 
+def test_limits_of_a_key_are_given_changed_and_taken_away(wanfarm):
+    made = json.loads(wanfarm("keys", "create", "lab", "--max-queued", "20", "--json").out)
+    assert made["limits"]["max_queued"] == 20
+
+    said = wanfarm("keys", "limit", made["id"], "--gpu-seconds-per-day", "7200.5").out
+    assert "max_queued=20 gpu_seconds_per_day=7200.5" in said
+    assert "gpu_seconds_per_day=7200.5" in wanfarm("keys", "ls").out
+
+    wanfarm("keys", "limit", made["id"], "--max-queued", "default")
+    limits = json.loads(wanfarm("keys", "ls", "--json").out.splitlines()[0])["limits"]
+    assert (limits["max_queued"], limits["gpu_seconds_per_day"]) == (None, 7200.5)
+
+    refused = wanfarm("keys", "limit", made["id"], "--max-queued", "many")
+    assert (refused.code, "'many' is no number and not 'default'" in refused.err) == (2, True)
+
+
 def test_a_new_key_is_all_that_stdout_has(wanfarm):
     said = wanfarm("keys", "create", "laptop")
 
