@@ -1,6 +1,7 @@
 """gunicorn for the API: threads, because a held-open answer costs one, and few processes."""
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -9,10 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gunicorn import util
 from gunicorn.glogging import Logger
 
 from shared.machinery.logs import configure
 from shared.machinery.settings import load_settings
+from shared.vocabulary.errors import CODES
+from shared.vocabulary.ids import new_id
 
 _settings = load_settings()
 _PR_SET_PDEATHSIG = 1
@@ -31,6 +35,29 @@ accesslog = None  # the app logs requests itself, without tokens
 loglevel = "warning"
 proc_name = "wanfarm-api"
 configure(_settings.log_level, service="api")
+
+
+def _refuse(sock: Any, status: int, reason: str, text: str) -> None:  # noqa: ANN401 - gunicorn's own
+    """Answer what never reached the app as the app answers: too long a line, a broken header."""
+    ours = status >= 500
+    code = "internal_error" if ours else "invalid_header"
+    said = {
+        "message": f"{reason}. {text}"[:300] or "The request cannot be read. Send it anew.",
+        "type": CODES[code].type,
+        "code": code,
+        "param": None,
+        "request_id": new_id("req"),
+        "errors": [],
+    }
+    body = json.dumps({"error": said})
+    head = f"HTTP/1.1 {CODES[code].status} {'Internal Server Error' if ours else 'Bad Request'}"
+    lines = (head, "Connection: close", "Content-Type: application/json")
+    util.write_nonblock(
+        sock, "\r\n".join((*lines, f"Content-Length: {len(body)}", "", body)).encode()
+    )
+
+
+util.write_error = _refuse
 
 
 class logger_class(Logger):

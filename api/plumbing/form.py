@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -98,7 +99,7 @@ def check_tree(value: object, path: str = "", depth: int = 1) -> None:
         )
     if is_object(value):
         for key, inner in value.items():
-            check_tree(key, "a field's name", depth)
+            _check_name(key)
             check_tree(inner, path or key, depth + 1)
     elif is_list(value):
         for inner in value:
@@ -109,6 +110,17 @@ def check_tree(value: object, path: str = "", depth: int = 1) -> None:
             f"{path or 'A value'} holds a character that is no text (NUL or half a surrogate "
             "pair). It cannot be stored. Remove it.",
             param=path or None,
+        )
+
+
+def _check_name(name: str) -> None:
+    if _UNSTORABLE.search(name):
+        shown = name[:80].encode("unicode_escape").decode()
+        raise WanfarmError(
+            "invalid_value",
+            f"The name '{shown}' holds a character that is no text (NUL or half a surrogate "
+            "pair). No field is called so. Correct it.",
+            param=shown,
         )
 
 
@@ -146,6 +158,20 @@ def refuse_twice(name: str) -> NoReturn:
     )
 
 
+def refuse_nameless(parts: Iterable[tuple[str | None, object]]) -> None:
+    """Raise for a part of a form without a name, as it would be dropped silently.
+
+    Raises:
+        WanfarmError: `invalid_form`.
+    """
+    if any(name is None for name, _ in parts):
+        raise WanfarmError(
+            "invalid_form",
+            "A part of the form has no name. It would be dropped silently. Name it, or leave it "
+            "out.",
+        )
+
+
 def _read_form(request: Request) -> Body:
     pairs = [(k, v) for k, v in request.form.items(multi=True) if k != _CSRF_FIELD]
     files = [(name, part.read()) for name, part in request.files.items(multi=True)]
@@ -155,6 +181,7 @@ def _read_form(request: Request) -> Body:
             "The form holds no field that can be read. Its boundary may be missing or wrong. "
             "Let your client write the Content-Type.",
         )
+    refuse_nameless([*pairs, *files])
     tree: dict[str, Any] = {}
     for key, value in pairs:
         _plant(tree, key, value)

@@ -10,7 +10,7 @@ from pydantic import InstanceOf, WithJsonSchema
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import parse_form_data
 
-from api.plumbing.form import check_tree, refuse_twice
+from api.plumbing.form import check_tree, refuse_nameless, refuse_twice
 from shared.vocabulary.errors import WanfarmError
 
 _SCHEMA: Final = WithJsonSchema({"type": "string", "contentMediaType": "application/octet-stream"})
@@ -73,6 +73,7 @@ def receive(request: Request, folder: Path, *, limit: int) -> dict[str, str | Pa
                 "Let your client write the Content-Type.",
             ) from err
         files = [(name, Path(part.stream.name)) for name, part in parts.items(multi=True)]
+    refuse_nameless((*form.items(multi=True), *files))
     found: dict[str, str | Path] = {}
     for name, value in (*form.items(multi=True), *files):
         if name in found:

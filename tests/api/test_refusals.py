@@ -41,6 +41,15 @@ T2V, I2V, FIVE = "wan2.2-t2v-a14b", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b"
 DATA_URL = "data:image/png;base64," + base64.b64encode(png()).decode()
 
 CASES = {
+    "a part without a name": (
+        raw(
+            b"--b\r\nContent-Disposition: form-data\r\n\r\n7\r\n--b--\r\n",
+            "multipart/form-data; boundary=b",
+        ),
+        "invalid_form",
+        "has no name",
+    ),
+    "NUL in a name": (raw(b'{"prompt":"a","a\\u0000b":1}'), "invalid_value a\\x00b", "'a\\x00b'"),
     "unknown field": (
         as_json(num_frame=81),
         "unknown_field num_frame",
@@ -301,6 +310,7 @@ def test_unknown_callers_are_refused(app, headers, code):
 
 ADDRESSES = [
     ("get", "/v1/nothing", 404, "not_found"),
+    ("get", "/v1/groups/a%00b", 404, "not_found"),
     ("put", "/v1/videos", 405, "method_not_allowed"),
     ("options", "/v1/videos", 405, "method_not_allowed"),
     ("get", "/v1/videos/video_1", 404, "video_not_found"),

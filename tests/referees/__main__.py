@@ -18,8 +18,10 @@ from PIL import Image
 from standardwebhooks import Webhook
 
 from bench.service import running
+from mini.build import TRAINED
 from shared.machinery.settings import child_environment
 from tests.conftest import wait_for
+from tests.referees.mutated import storm
 from tests.services.receiver import Receiver
 
 HERE = Path(__file__).parent
@@ -36,6 +38,9 @@ OPEN = {  # what judges a program is not how often it may ask
     "WANFARM_DEFAULT_IMAGE_MODEL": "wan-mini-ti2v",
     "WANFARM_WEBHOOK_ALLOW_PRIVATE": "true",
 }
+
+
+AIPERF_FIGURES = {"request_count", "video_inference_time", "video_peak_memory"}
 
 
 class Refused(Exception):
@@ -94,14 +99,24 @@ def by_curl(farm: Farm) -> str:
 
 
 def schemathesis(farm: Farm) -> str:
-    """Requests made from /openapi.json, right ones and wrong ones."""
+    """Requests made from /openapi.json, right ones and wrong ones, with bodies of JSON.
+
+    Forms are laxer than any schema says: an empty text counts as absent.
+    """
+    document = farm.client.get("/openapi.json").raise_for_status().json()
+    for operation in (one for path in document["paths"].values() for one in path.values()):
+        content = operation.get("requestBody", {}).get("content", {})
+        if "application/json" in content:
+            operation["requestBody"]["content"] = {"application/json": content["application/json"]}
+    described = farm.folder / "openapi.json"
+    described.write_text(json.dumps(document))
     said = run(
         "schemathesis",
         sys.executable, "-m", "schemathesis.cli",
         "--config-file", OUTSIDE / "schemathesis.toml",
-        "run", f"{farm.url}/openapi.json",
+        "run", described, "--url", farm.url,
         "--header", f"Authorization: Bearer {farm.key}",
-        "--max-examples", "50",
+        "--max-examples", "30",
         "--request-timeout", "30",
         "--max-time", "500",
         "--continue-on-failure",
@@ -112,23 +127,31 @@ def schemathesis(farm: Farm) -> str:
 
 def aiperf(farm: Farm) -> str:
     """NVIDIA's load generator: 20 videos, four at a time, each fetched."""
-    out = farm.folder / "aiperf"
+    out, prompts = farm.folder / "aiperf", farm.folder / "prompts.jsonl"
+    lines = [json.dumps({"text": f"a red ball moves left, number {n}"}) for n in range(5)]
+    prompts.write_text("\n".join(lines))
     run(
         "aiperf",
-        sys.executable, "-m", "aiperf.cli", "profile",
+        sys.executable, "-m", "aiperf", "profile",
         "--model", "wan-mini-t2v",
         "--url", farm.url,
-        "--endpoint-type", "video_generation",
+        "--endpoint-type", "video-generation",
         "--api-key", farm.key,
         "--concurrency", "4",
         "--request-count", "20",
         "--download-video-content",
-        "--extra-inputs", "size:64x64", "--extra-inputs", "frames:5", "--extra-inputs", "steps:2",
+        "--extra-inputs", "size:128x128", "--extra-inputs", "frames:5", "--extra-inputs", "steps:2",
+        "--input-file", prompts, "--custom-dataset-type", "single_turn",
+        "--tokenizer", TRAINED / "wan-mini-t2v" / "tokenizer",
+        "--no-gpu-telemetry", "--ui", "none",
         "--artifact-dir", out,
-        "--ui", "none",
     )  # fmt: skip
     found = json.loads(next(out.rglob("profile_export_aiperf.json")).read_text())
-    return json.dumps({name: found.get(name) for name in ("request_count", "error_summary")})
+    if found["error_summary"]:
+        raise Refused(json.dumps(found["error_summary"]))
+    told = {name: one["avg"] for name, one in found.items() if name in AIPERF_FIGURES}
+    assert set(told) == AIPERF_FIGURES, found.keys()
+    return json.dumps(told)
 
 
 def sglang_text(farm: Farm) -> str:
@@ -162,6 +185,14 @@ def _sglang(farm: Farm, task: str, model: str, *words: object) -> str:
     return f"{found['completed_requests']} of 8, {found['completed_outputs']} outputs"
 
 
+def mutated(farm: Farm) -> str:
+    """Our own: requests with something broken in them."""
+    found, verdict = storm(farm.client)
+    if found:
+        raise Refused("\n".join(map(str, found[:20])))
+    return verdict
+
+
 def _line(said: str, word: str) -> str:
     return next((line.strip() for line in said.splitlines() if word in line), said[-300:])
 
@@ -175,6 +206,7 @@ def say(text: str) -> None:
 REFEREES: dict[str, tuple[str, Callable[[Farm], str]]] = {
     "curl": ("keys", by_curl),
     "schemathesis": ("keys", schemathesis),
+    "mutated": ("keys", mutated),
     "aiperf": ("keys", aiperf),
     "sglang-text": ("none", sglang_text),
     "sglang-image": ("none", sglang_image),

@@ -9,7 +9,11 @@ ask() { curl -sS -H "Authorization: Bearer $key" "$@"; }
 
 field() { # of the JSON on stdin: field spec.width
   python3 -c 'import functools, json, sys
-value = functools.reduce(lambda got, name: got[name], sys.argv[1].split("."), json.load(sys.stdin))
+answer = json.load(sys.stdin)
+try:
+    value = functools.reduce(lambda got, name: got[name], sys.argv[1].split("."), answer)
+except (KeyError, TypeError):
+    sys.exit(f"no {sys.argv[1]} in {json.dumps(answer)}")
 print(json.dumps(value) if isinstance(value, (dict, list, bool, type(None))) else value)' "$1"
 }
 
@@ -23,7 +27,7 @@ is() { # is WHAT WANTED GOT
 
 status() { ask -o /dev/null -w '%{http_code}' "$@"; }
 
-small='"model":"wan-mini-t2v","size":"64x64","frames":5,"steps":2,"seed":7'
+small='"model":"wan-mini-t2v","size":"128x128","frames":5,"steps":2,"seed":7'
 
 made=$(ask "$url/v1/videos?wait=60" -H 'Content-Type: application/json' \
   -d "{\"prompt\":\"a red ball\",$small,\"cache\":{\"fn\":1},\"webhook_url\":\"$hook\"}")
@@ -32,7 +36,7 @@ id=$(field id <<<"$made")
 is "a nested policy" 1 "$(field spec.cache.fn <<<"$made")"
 
 form=$(ask "$url/v1/videos" -H 'Prefer: wait=60' --data-urlencode 'prompt=a red ball' \
-  -d 'model=wan-mini-t2v&size=64x64&frames=5&steps=2&seed=7' -d 'cache[fn]=1')
+  -d 'model=wan-mini-t2v&size=128x128&frames=5&steps=2&seed=7' -d 'cache[fn]=1')
 is "urlencoded, bracket keys" completed "$(field status <<<"$form")"
 is "the same spec in both" "$(field spec <<<"$made")" "$(field spec <<<"$form")"
 
@@ -56,7 +60,7 @@ is "the file's hash" "$(field result.sha256 <<<"$made")" "$(sha256sum video.mp4 
 is "a range" 206 "$(status -r 0-99 "$url/v1/videos/$id/content")"
 is "a range beyond the end" 416 "$(status -r 999999999- "$url/v1/videos/$id/content")"
 seen=$("$ffmpeg" -hide_banner -i video.mp4 -map 0:v -f null - 2>&1 || true)
-is "size" 64x64 "$(grep -oE 'Video: h264.*' <<<"$seen" | grep -oE '[0-9]+x[0-9]+' | head -1)"
+is "size" 128x128 "$(grep -oE 'Video: h264.*' <<<"$seen" | grep -oE ' [1-9][0-9]+x[0-9]+' | tr -d ' ' | head -1)"
 is "frames" 5 "$(grep -oE 'frame= *[0-9]+' <<<"$seen" | tail -1 | grep -oE '[0-9]+')"
 is "frames a second" "$(field fps <<<"$made")" "$(grep -oE '[0-9]+ fps' <<<"$seen" | head -1 | cut -d' ' -f1)"
 
