@@ -1,6 +1,7 @@
 """What people do here: create, cancel, run again, choose a theme. Plain form posts."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Literal
 
 from flask import Blueprint, make_response, redirect, render_template, request
 from werkzeug.datastructures import MultiDict
@@ -21,7 +22,9 @@ from shared.machinery.storage import Served
 from shared.vocabulary.errors import CODES, Fault, WanfarmError
 from shared.vocabulary.ids import new_id
 from shared.vocabulary.request import Overrides
+from shared.vocabulary.spec import ImageRef
 
+Recipe = Callable[[Values, asking.Sent], tuple[Overrides, ImageRef | None]]
 _YEAR_S: Final = 31_536_000
 
 
@@ -34,6 +37,7 @@ def register(pages: Blueprint) -> None:
     pages.add_url_rule("/jobs/<video_id>/cancel", view_func=cancel, methods=["POST"])
     pages.add_url_rule("/batches/<batch_id>/cancel", view_func=cancel_batch, methods=["POST"])
     pages.add_url_rule("/jobs/<video_id>/rerun", view_func=rerun, methods=["POST"])
+    pages.add_url_rule("/jobs/<video_id>/promote", view_func=promote, methods=["POST"])
     pages.add_url_rule("/jobs/<video_id>/image", view_func=input_image)
 
 
@@ -122,13 +126,22 @@ def cancel_batch(batch_id: str) -> Response:
 
 def rerun(video_id: str) -> Response:
     """Queue the same video again: same seed, same settings, a job of its own."""
+    return _made_after(video_id, recipes.remixed, "remixed")
+
+
+def promote(video_id: str) -> Response:
+    """Queue a draft in full quality: same seed and shape, the model's own steps."""
+    return _made_after(video_id, recipes.promoted, "promoted")
+
+
+def _made_after(video_id: str, lay: Recipe, made: Literal["remixed", "promoted"]) -> Response:
     caller = require(request, "submit")
     row = find_row(video_id, caller)
     as_it_was = asking.Sent(Overrides(), None, names_image=False)
-    fields, image = recipes.remixed(row, as_it_was)
+    fields, image = lay(row, as_it_was)
     resolved = asking.settle(farm(), fields, image)
     key = request.form.get("idempotency_key", "")[:64] or None
-    order = asking.order(caller, resolved, orders.Source(row["id"], "remixed"), key, {})
+    order = asking.order(caller, resolved, orders.Source(row["id"], made), key, {})
     return redirect(f"/jobs/{intake.submit(farm(), order).video_id}", 303)
 
 

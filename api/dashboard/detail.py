@@ -13,6 +13,7 @@ from api.dashboard.views import (
     badge,
     detail_of,
     doing,
+    is_draft,
     poster_url,
     remaining,
 )
@@ -65,7 +66,8 @@ class JobPage:
     cache: CacheCard | None
     timeline: list[Moment]
     settings: list[Setting]
-    original: str | None  # what it was remixed from, where both can be played
+    is_draft: bool
+    original: str | None  # what it was made from, where both can be played
     poster: str | None
     run_s: float | None
     gpu_seconds: float
@@ -103,6 +105,7 @@ def job_page(farm: Farm, row: Values, base_url: str) -> JobPage:
         cache=cache_card(told, report),
         timeline=timeline(row, queries.events(farm, row["id"], limit=_ALL_EVENTS)),
         settings=settings_of(row, spec),
+        is_draft=is_draft(row),
         original=_original(farm, row),
         poster=poster_url(row),
         run_s=_run_s(row),
@@ -123,9 +126,10 @@ def _report(row: Values) -> Values | None:
 
 
 def _original(farm: Farm, row: Values) -> str | None:
-    if row["remixed_from"] is None or not presenters.has_files(row):
+    source = row["promoted_from"] or row["remixed_from"]
+    if source is None or not presenters.has_files(row):
         return None
-    original = queries.one(farm, row["remixed_from"], row["tenant"])
+    original = queries.one(farm, source, row["tenant"])
     return original["id"] if original and presenters.has_files(original) else None
 
 

@@ -75,6 +75,7 @@ class Line:
     poster: str | None
     created_at: datetime
     is_live: bool
+    is_draft: bool
 
 
 def line(row: Values, varied: str = "") -> Line:
@@ -95,6 +96,14 @@ def line(row: Values, varied: str = "") -> Line:
         poster=poster_url(row),
         created_at=row["created_at"],
         is_live=not state.is_final,
+        is_draft=is_draft(row),
+    )
+
+
+def is_draft(row: Values) -> bool:
+    """Tell whether a video is finished with fewer steps than its model is meant to take."""
+    return (
+        row["state"] == VideoState.COMPLETED and row["spec"]["steps"] < MODELS[row["model"]].steps
     )
 
 

@@ -47,10 +47,10 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[str]:
+def serving(settings: Settings, port: int = 0) -> Iterator[str]:
     """A live server for an app with these settings; gives its address."""
     app = create_app(settings)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", port, app, threaded=True)
     server.daemon_threads = False  # so that closing it waits for the answers under way
     thread = threading.Thread(target=server.serve_forever, name="server", daemon=True)
     thread.start()

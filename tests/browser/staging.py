@@ -80,9 +80,11 @@ class Stage:
         for step in range(1, upto + 1):
             self.step(fence, step)
 
-    def complete(self, fence: Fence, *, pattern: dict | None = None, clip: Clip = CLIP) -> None:
+    def complete(
+        self, fence: Fence, *, pattern: dict | None = None, clip: Clip = CLIP, steps: int = STEPS
+    ) -> None:
         for name, progress in (("decode", 90), ("encode", 96), ("store", 98)):
-            self.phase(fence, name, progress, detail_at(STEPS))
+            self.phase(fence, name, progress, detail_at(steps))
         files = self._files(fence, clip)
         video = files["video"]
         result = {
@@ -92,9 +94,9 @@ class Stage:
         report = {
             "phase_seconds": {"text_encode": 0.2, "denoise": 6.1, "decode": 0.6, "encode": 0.2},
             "switch_step": HIGH,
-            "steps": [step_cost(step) for step in range(1, STEPS + 1)],
+            "steps": [step_cost(step) for step in range(1, steps + 1)],
             "peak_memory_bytes": 412_000_000,
-            "pattern": pattern or pattern_at(STEPS),
+            "pattern": pattern or pattern_at(steps),
         }
         lifecycle.complete(self.farm, fence, result, report)
 

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from shared.jobs import lifecycle, queries
+from shared.machinery.farm import Farm
 from shared.machinery.settings import Settings
+from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.spec import FailureKind
 from tests.browser.conftest import Visit, serving
 from tests.browser.staging import Stage
@@ -166,6 +168,50 @@ def test_a_rerun_is_one_new_job_with_the_same_seed(visit: Visit, stage: Stage):
 
 def _all(stage: Stage) -> list[dict]:
     return queries.page(stage.farm, queries.Filter(tenant=None), limit=100).rows
+
+
+def by_tab(visitor: Visitor, wanted: str) -> None:
+    """Walk to an element as somebody without a mouse does."""
+    for _ in range(80):
+        if visitor.page.evaluate("document.activeElement.id") == wanted:
+            return
+        visitor.page.keyboard.press("Tab")
+    pytest.fail(f"Tab never came to {wanted}")
+
+
+def test_a_draft_is_made_and_promoted_by_keyboard_alone(
+    visit: Visit, stage: Stage, key: str, farm: Farm
+):
+    visitor = visit("/login", log_in=False)
+    page, keyboard = visitor.page, visitor.page.keyboard
+    by_tab(visitor, "key")
+    keyboard.type(key)
+    keyboard.press("Enter")
+    page.wait_for_url(f"{visitor.address}/")
+    keyboard.press("n")
+    page.wait_for_url("**/new")
+    keyboard.type("a red ball passes behind a blue square")
+    by_tab(visitor, "drafts")
+    keyboard.press("Enter")
+    page.wait_for_url("**/jobs/video_*")
+    draft = page.url.rpartition("/")[2]
+
+    claimed = stage.claim()
+    stage.complete(claimed.fence, steps=claimed.spec.steps)
+    page.wait_for_selector("#promote")
+    keyboard.press("p")
+    page.wait_for_url(lambda url: "/jobs/" in url and draft not in url)
+
+    final = queries.one(farm, page.url.rpartition("/")[2], None)
+    spec = MODELS[final["model"]]
+    assert final["promoted_from"] == draft
+    assert (final["spec"]["steps"], final["spec"]["cache"]) == (spec.steps, "default")
+    stage.complete(stage.claim().fence, steps=spec.steps)
+    page.wait_for_selector("#compare")
+    assert visitor.text("#compare") == "Draft | Final"
+    by_tab(visitor, "compare")
+    keyboard.press("Enter")
+    page.wait_for_url(f"**/compare?ids={draft},{final['id']}")
 
 
 def test_prompts_are_text_and_nothing_else(visit: Visit, stage: Stage):

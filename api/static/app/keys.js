@@ -36,6 +36,7 @@ const ACTIONS = {
   j: () => step(1),
   k: () => step(-1),
   e: () => click("#edit"),
+  p: () => click("#promote"),
   x: tick,
   c: () => click("#compare"),
   y: () => click('[data-copy="#curl-text"]'),
