@@ -82,6 +82,8 @@ def _answers(client: httpx.Client, farm: Farm, model: str) -> dict[str, Draw]:
         "list of a tenant's completed": "/v1/videos?tenant=tenant-3&status=completed",
         "retrieve, completed": f"/v1/videos/{ids['completed']}",
         "retrieve, queued": f"/v1/videos/{ids['queued']}",
+        "page: overview": "/",
+        "page: jobs": "/jobs",
     }
     draws = {name: reads(client, path) for name, path in asked.items()}
     return draws | {"submit": submits(client, model)}

@@ -27,6 +27,7 @@ def pages() -> dict[Path, str]:
         _ROOT / "docs" / "explanation" / "speed.md": tables(_MEASURED / "h200"),
         _ROOT / "docs" / "explanation" / "load.md": load(),
         _ROOT / "docs" / "how-to" / "cache-steps.md": policies(),
+        _ROOT / "docs" / "status.md": weights(),
     }
 
 
@@ -79,6 +80,18 @@ def load() -> str:
         rate = f"{one['rate_hz']:.1f}" if "rate_hz" in one else ""
         was = _time(one["young_s"] * 1000) if "young_s" in one else ""
         lines.append(f"| {one['row']} | {times} | {rate} | {was} |")
+    return "\n".join([*lines, ""])
+
+
+def weights() -> str:
+    """Make the table of what pages weigh, and how soon they can be used."""
+    ((_, told),) = _told(_MEASURED, ("pages",))
+    lines = ["| page | weighs | can be used after | at most |", "|---|---|---|---|"]
+    lines += [
+        f"| {one['row']} | {one['bytes'] / 1000:.0f} kB | {_time(one['seconds'] * 1000)} "
+        f"| {_time(one['max_s'] * 1000)} |"
+        for one in told["rows"]
+    ]
     return "\n".join([*lines, ""])
 
 

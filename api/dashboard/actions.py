@@ -25,6 +25,7 @@ from shared.vocabulary.request import Overrides
 from shared.vocabulary.spec import ImageRef
 
 Recipe = Callable[[Values, asking.Sent], tuple[Overrides, ImageRef | None]]
+Made = Literal["remixed", "promoted"]
 _YEAR_S: Final = 31_536_000
 
 
@@ -134,15 +135,24 @@ def promote(video_id: str) -> Response:
     return _made_after(video_id, recipes.promoted, "promoted")
 
 
-def _made_after(video_id: str, lay: Recipe, made: Literal["remixed", "promoted"]) -> Response:
+def _made_after(video_id: str, lay: Recipe, made: Made) -> Response:
     caller = require(request, "submit")
     row = find_row(video_id, caller)
+    key = request.form.get("idempotency_key", "")[:64] or None
+    return redirect(f"/jobs/{make_after(row, caller, lay, made, key)}", 303)
+
+
+def make_after(row: Values, caller: Caller, lay: Recipe, made: Made, key: str | None = None) -> str:
+    """Queue a video after another one; gives its id.
+
+    Raises:
+        WanfarmError: what intake refuses it for.
+    """
     as_it_was = asking.Sent(Overrides(), None, names_image=False)
     fields, image = lay(row, as_it_was)
     resolved = asking.settle(farm(), fields, image)
-    key = request.form.get("idempotency_key", "")[:64] or None
     order = asking.order(caller, resolved, orders.Source(row["id"], made), key, {})
-    return redirect(f"/jobs/{intake.submit(farm(), order).video_id}", 303)
+    return intake.submit(farm(), order).video_id
 
 
 def input_image(video_id: str) -> Response:

@@ -6,7 +6,7 @@ from typing import Final
 from flask import Blueprint, Flask, Response, render_template, request
 from werkzeug.routing import PathConverter
 
-from api.dashboard import actions, admin, assets, comparing, docs, group_pages, login, shell
+from api.dashboard import actions, admin, assets, bulk, comparing, docs, group_pages, login, shell
 from api.dashboard.detail import JobPage, job_page
 from api.dashboard.listing import Listing, asked, listing
 from api.dashboard.rows import find_row, jobs_of, tenant_of
@@ -41,6 +41,7 @@ def register(app: Flask, farm: Farm) -> None:
     assets.register(pages)
     login.register(pages)
     actions.register(pages)
+    bulk.register(pages)
     comparing.register(pages)
     group_pages.register(pages)
     admin.register(pages)

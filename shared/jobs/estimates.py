@@ -107,6 +107,8 @@ def wait(
         known: all groups, as `groups.all_groups` reads them.
         place: the video's place in the queue, from 1.
     """
+    if not _serving(spec, known):  # nothing is to be read for the answer
+        return None
     return wait_of(spec, earliest, known, place, past(farm, spec.model), running(farm))
 
 
@@ -119,9 +121,7 @@ def wait_of(
     now: list[Running],
 ) -> Wait | None:
     """Expect a start as `wait` does, from what was read already."""
-    serving = [
-        group for group in known if spec.model in group["models"] and group["state"] not in _CLOSED
-    ]
+    serving = _serving(spec, known)
     if not serving:
         return None
     run = run_of(spec, serving[0]["ranks"], past)
@@ -130,6 +130,12 @@ def wait_of(
     free: list[float] = sorted(ends.get(group["name"], earliest) for group in serving)
     ahead, turn = divmod(place - 1, len(free))
     return Wait(max(earliest, free[turn] + ahead * run_s), ahead, run)
+
+
+def _serving(spec: GenerationSpec, known: list[Values]) -> list[Values]:
+    return [
+        group for group in known if spec.model in group["models"] and group["state"] not in _CLOSED
+    ]
 
 
 def accuracy(farm: Farm) -> Accuracy | None:

@@ -122,6 +122,8 @@ def test_a_poster_plays_muted_while_somebody_points_at_it(visit: Visit, stage: S
     page.focus(".shot[data-video] a")
     page.wait_for_selector(".shot video")
 
+    page.keyboard.press("Tab")  # to the poster's button
+    assert page.locator(".shot video").count() == 1
     page.keyboard.press("Tab")
     page.wait_for_selector(".shot video", state="detached")
 

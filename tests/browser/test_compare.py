@@ -126,7 +126,7 @@ def test_ticked_rows_stand_still_and_open_side_by_side(visit: Visit, stage: Stag
     page.check(f".tick [value={ids[0]}]")
     page.keyboard.press("c")
 
-    page.wait_for_url(f"**/compare?ids={ids[1]}&ids={ids[0]}")
+    page.wait_for_url(f"**/compare?ids={ids[1]},{ids[0]}")
 
 
 def test_without_script_they_play_and_only_settings_that_differ_are_listed(
