@@ -77,7 +77,11 @@ def _visit(browser: Any, client: httpx.Client, path: str) -> dict[str, float]:  
     context.set_extra_http_headers({"Authorization": client.headers["Authorization"]})
     page = context.new_page()
     heard: list[Any] = []
-    page.on("response", lambda one: heard.append(one))
+
+    def note(response: Any) -> None:  # noqa: ANN401 - playwright's
+        heard.append(response)
+
+    page.on("response", note)
     page.goto(f"{client.base_url}".rstrip("/") + path, wait_until="load")
     ready = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
     weights = [len(gzip.compress(one.body())) for one in list(heard) if _counts(one)]

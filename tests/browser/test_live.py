@@ -61,6 +61,7 @@ def test_four_running_videos_advance_before_ones_eyes(visit: Visit, stage: Stage
 
     wait_for(lambda: not shown(visitor))
     assert visitor.page.evaluate("window.stays"), "it was loaded anew"
+    visitor.page.wait_for_load_state("networkidle")  # the posters
 
 
 def test_a_server_that_comes_back_is_followed_without_a_lost_or_doubled_event(

@@ -27,7 +27,7 @@ from tests.services.receiver import Receiver
 HERE = Path(__file__).parent
 OUTSIDE = HERE / "outside"
 INSTALLED = Path(sys.prefix) / "referees"
-MOST_S = 580.0
+MOST_S = 1200.0
 OPEN = {  # what judges a program is not how often it may ask
     "WANFARM_SUBMIT_PER_MIN": "0",
     "WANFARM_UPLOADS_PER_MIN": "0",
@@ -123,7 +123,7 @@ def schemathesis(farm: Farm) -> str:
             "--config-file", OUTSIDE / "schemathesis.toml",
             "run", described, "--url", farm.url,
             "--header", f"Authorization: Bearer {farm.key}",
-            "--request-timeout", "70", "--max-examples", "30", "--continue-on-failure",
+            "--request-timeout", "70", "--max-examples", "12", "--continue-on-failure",
             "--no-shrink", *which,
         )
         for which in OWN_KEYS_LAST
