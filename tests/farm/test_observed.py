@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -50,6 +51,27 @@ def counts_of(pid: int) -> Path:
     found = re.search(r"\S*/wanfarm-metrics-\w+", Path(f"/proc/{pid}/maps").read_text())
     assert found
     return Path(found[0])
+
+
+def test_what_cannot_even_be_parsed_is_refused_in_the_envelope(
+    house: House, eventually: Callable[..., object]
+):
+    url = house.serve()
+    eventually(lambda: answers(url), within=30)
+    spoiled = {
+        "a line too long": f"GET /v1/videos?q={'x' * 9000} HTTP/1.1\r\nHost: a\r\n\r\n",
+        "a header without a name": "GET /v1/videos HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n",
+        "no HTTP": "hello\r\n\r\n",
+    }
+
+    for what, text in spoiled.items():
+        with socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=60) as line:
+            line.sendall(text.encode())
+            head, _, body = line.makefile("rb").read().partition(b"\r\n\r\n")
+        error = json.loads(body)["error"]
+        assert head.startswith(b"HTTP/1.1 400 "), what
+        assert (error["code"], error["param"]) == ("invalid_header", None), what
+        assert error["request_id"].startswith("req_"), what
 
 
 def test_the_processes_of_the_api_count_together_and_one_that_dies_takes_nothing_along(
