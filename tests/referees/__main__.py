@@ -128,7 +128,7 @@ def schemathesis(farm: Farm) -> str:
         )
         for which in OWN_KEYS_LAST
     ]  # fmt: skip
-    return "; ".join(_line(one, "generated") for one in said)
+    return "; ".join(_line(one, " generated, ") for one in said)
 
 
 def aiperf(farm: Farm) -> str:
