@@ -32,7 +32,8 @@ SELECT 'video_' || to_char(:first + n, 'FM00000000000000000000000000'),
   'tenant-' || n % :tenants, 'benchkey', 'bench', :state, 0, 1, 3,
   (ARRAY['wan2.2-t2v-a14b', 'wan2.2-i2v-a14b', 'wan2.2-ti2v-5b'])[1 + n % 3], CAST(:spec AS jsonb),
   '{prompt}', 75600, n % 3 - 1, '{}', '[]', now(), now(), NULL,
-  CASE WHEN :final THEN now() END, 604800, 0, CASE WHEN :final THEN CAST(:result AS jsonb) END
+  CASE WHEN :final THEN now() - n * make_interval(secs => 2.6) END,  -- a million in a month
+  604800, 0, CASE WHEN :final THEN CAST(:result AS jsonb) END
 FROM generate_series(1, :rows) AS n
 """
 
