@@ -159,7 +159,7 @@ def _fields(model: Model) -> list[Field]:
         *guidance,
         Field("shift", "shift", number(model.shift), 0.1, 30, "any"),
         Field("seed", "seed", "drawn", 0, None, hint="recorded either way"),
-        Field("priority", "priority", "0", -10, 10, hint="above 0 needs admin"),
+        Field("priority", "priority", "0", -10, 10, hint="above 0 if the key may"),
     ]
 
 

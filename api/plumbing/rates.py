@@ -7,6 +7,7 @@ generic cell rate algorithm, ITU-T I.371).
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -35,6 +36,7 @@ class Allowance:
 class Rates:
     """Until when the requests in hand of each key are spoken for."""
 
+    clock: Callable[[], float] = time.monotonic
     _spent: dict[tuple[str, Rate], float] = field(default_factory=dict[tuple[str, Rate], float])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -48,7 +50,7 @@ class Rates:
         if not limit:
             return None
         period, words = _PERIODS[rate]
-        each, now = period / limit, time.monotonic()
+        each, now = period / limit, self.clock()
         with self._lock:
             until = max(self._spent.get((caller.key_id, rate), now), now)
             wait = until + each - now - period

@@ -74,7 +74,7 @@ class ChangeBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     priority: Priority | None = Field(
-        default=None, description="While it waits: higher starts sooner; above 0 needs admin."
+        default=None, description="While it waits: higher starts sooner; above 0 if the key may."
     )
     metadata: Metadata | None = Field(default=None, description="Replaces all pairs.")
 

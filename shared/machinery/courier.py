@@ -37,7 +37,7 @@ class Courier(Generic[Parcel]):
                 self._thread.start()
             self._word.notify()
 
-    def close(self) -> bool:
+    def close(self, within_s: float = _LAST_S) -> bool:
         """End the thread after what waits, if that can be sent soon.
 
         Returns:
@@ -48,7 +48,7 @@ class Courier(Generic[Parcel]):
             self._word.notify()
         if self._thread is None:
             return True
-        self._thread.join(_LAST_S)
+        self._thread.join(within_s)
         return not self._thread.is_alive()
 
     def _work(self) -> None:

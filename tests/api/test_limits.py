@@ -91,10 +91,9 @@ def taken(rates: Rates, settings: Settings) -> bool:
     return True
 
 
-def test_what_was_used_comes_back_evenly(settings, monkeypatch):
+def test_what_was_used_comes_back_evenly(settings):
     now = [1000.0]
-    monkeypatch.setattr("api.plumbing.rates.time.monotonic", lambda: now[0])
-    rates, few = Rates(), settings.model_copy(update={"submit_per_min": 6})
+    rates, few = Rates(lambda: now[0]), settings.model_copy(update={"submit_per_min": 6})
 
     burst = [taken(rates, few) for _ in range(8)]
     later = []
