@@ -3,6 +3,7 @@
 import gc
 import json
 import signal
+from functools import cache
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -70,7 +71,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings = load_settings()
         configure(settings.log_level, service="api")
     _refuse_open_door(settings)
-    farm = open_farm(settings)
+    farm = open_farm(settings, "api")
     hub = Hub(farm)
     app = Flask("api", static_folder=None, template_folder=None)
     app.extensions[EXTENSION] = Runtime(farm, hub, Ticker(farm), Metrics(farm))
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     return app
 
 
+@cache  # a quarter of a second
 def openapi_text() -> str:
     """Write the OpenAPI document, as /openapi.json and docs/reference have it."""
     return json.dumps(document(ENDPOINTS), indent=1, ensure_ascii=False) + "\n"

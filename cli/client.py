@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
 
 import click
 
+from cli.streams import OPENED, Event, Lost, Over, parse_events
+
 if TYPE_CHECKING:  # a fifth of a second, which `--help` need not spend
     import httpx
 
@@ -118,15 +120,6 @@ class Ask:
     repeatable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One message of a video's stream."""
-
-    id: int | None
-    type: str
-    data: Json
-
-
 class Client:
     """One farm, over one connection pool."""
 
@@ -215,23 +208,52 @@ class Client:
         Raises:
             FarmError: when the farm refuses, stays away for a minute, or the time is up.
         """
+        for event in self._stay(f"/v1/videos/{video_id}/events", within_s):
+            yield event
+            if event.type == "end":
+                return
+
+    def feed(self, *, within_s: float | None = None) -> Generator[Event]:
+        """Yield the moves of all videos from now on; what is missed between two connections is not.
+
+        Args:
+            within_s: seconds to listen at most.
+
+        Raises:
+            FarmError: when the farm refuses, stays away for a minute, or the time is up.
+        """
+        yield from self._stay("/v1/events", within_s)
+
+    def _stay(self, path: str, within_s: float | None) -> Generator[Event, None, None]:
+        """Read a stream until it is over, connecting again where it breaks off."""
         deadline = None if within_s is None else time.monotonic() + within_s
         last, heard, lost = None, time.monotonic(), "the stream ended early"
         while True:
+            opened = False
             try:
-                for event in self._stream(video_id, last, deadline):
-                    last, heard = event.id or last, time.monotonic()
-                    yield event
-                    if event.type == "end":
-                        return
-            except _Over:
+                for event in self._stream(path, last, deadline):
+                    opened = True
+                    if event is not OPENED:
+                        last = event.id or last
+                        yield event
+            except Over:
                 return
-            except _Lost as err:
+            except Lost as err:
                 lost = str(err)
-            if time.monotonic() - heard > self._patience_s:
-                raise FarmError(Exit.UNREACHABLE, f"{self._url} stays away: {lost}.")
             _check(deadline)
-            pause(_RECONNECT_S)
+            if opened:
+                heard = time.monotonic()
+                if last is None:  # only a feed has no numbers to go on from
+                    self._note(
+                        f"The connection broke: {lost}. What moves until it is back is not shown."
+                    )
+            self._wait_for_it(heard, lost)
+
+    def _wait_for_it(self, heard: float, lost: str) -> None:
+        """Let some time pass, or give the farm up."""
+        if time.monotonic() - heard > self._patience_s:
+            raise FarmError(Exit.UNREACHABLE, f"{self._url} stays away: {lost}.")
+        pause(_RECONNECT_S)
 
     def _patiently(self, ask: Ask) -> "httpx.Response":
         import httpx
@@ -272,13 +294,13 @@ class Client:
         return response
 
     def _stream(
-        self, video_id: str, last: int | None, deadline: float | None
+        self, path: str, last: int | None, deadline: float | None
     ) -> Generator[Event, None, None]:
-        """Read one connection's events.
+        """Read one connection's events, `OPENED` before them.
 
         Raises:
-            _Over: when there is nothing more to come.
-            _Lost: when it makes sense to connect again.
+            Over: when there is nothing more to come.
+            Lost: when it makes sense to connect again.
         """
         import httpx
 
@@ -287,17 +309,17 @@ class Client:
             headers["Last-Event-ID"] = str(last)
         left = _STREAM_SILENCE_S if deadline is None else max(0.1, deadline - time.monotonic())
         timeout = httpx.Timeout(min(left, _STREAM_SILENCE_S), connect=5)
-        path = f"/v1/videos/{video_id}/events"
         try:
             with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
                 if not response.is_success:
                     response.read()
                     _refuse_or_wait(response)
                 if response.status_code == 204:
-                    raise _Over
+                    raise Over
+                yield OPENED
                 yield from parse_events(_while_time(response.iter_lines(), deadline))
         except httpx.TransportError as err:
-            raise _Lost(reason(err)) from err
+            raise Lost(reason(err)) from err
 
     def _unreachable(self, err: Exception) -> FarmError:
         return FarmError(
@@ -305,33 +327,6 @@ class Client:
             f"{self._url} does not answer: {reason(err)}. "
             "Is the farm running? `wanfarm status` shows the one of this folder.",
         )
-
-
-class _Lost(Exception):
-    """A stream broke off; the next one goes on where it stopped."""
-
-
-class _Over(Exception):
-    """A stream has nothing left to tell."""
-
-
-def parse_events(lines: Iterable[str]) -> Iterator[Event]:
-    """Read server-sent events: comments and unknown fields are passed over."""
-    number: int | None = None
-    kind, parts = "message", list[str]()
-    for line in lines:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if not line:
-            if parts:
-                yield Event(number, kind, json.loads("\n".join(parts)))
-            number, kind, parts = None, "message", []
-        elif name == "id":
-            number = int(value) if value.isdecimal() else None
-        elif name == "event":
-            kind = value
-        elif name == "data":
-            parts.append(value)
 
 
 def retry_after(response: "httpx.Response") -> float | None:
@@ -382,7 +377,7 @@ def _refuse_or_wait(response: "httpx.Response") -> None:
     if wait is None:
         raise refusal(response)
     pause(min(wait, _RECONNECT_S * 5))
-    raise _Lost(refusal(response).message)
+    raise Lost(refusal(response).message)
 
 
 def _while_time(lines: Iterable[str], deadline: float | None) -> Iterator[str]:

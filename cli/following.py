@@ -57,6 +57,18 @@ def follow(
         return session.api.get(f"/v1/videos/{video_id}")
 
 
+def listen(session: Session, *, within_s: float | None) -> int:
+    """Print each move of each video as it happens, until Ctrl-C.
+
+    Raises:
+        FarmError: when the time is up, or the farm stays away.
+    """
+    for event in session.api.feed(within_s=within_s):
+        move = event.data
+        session.screen.object(move, [render.move_line(move)], short=move["video_id"])
+    return Exit.OK
+
+
 @contextlib.contextmanager
 def interruptible(words: str) -> Generator[None]:
     """Say something at Ctrl-C: what goes on, and how to see it again."""

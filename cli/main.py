@@ -44,6 +44,7 @@ VERBS: Final = MappingProxyType(
         "openapi": ("operate", "Print the OpenAPI document."),
         "plan": ("plan", "Choose groups and layouts for a machine's GPUs."),
         "config": ("processes", "Look at the settings that hold here."),
+        "bench": ("bench", "Measure a farm under load, or one of its parts."),
         "doctor": ("doctor", "Check this machine and the farm's settings."),
         "api": ("processes", "Run the API and dashboard."),
         "worker": ("processes", "Run one GPU group."),

@@ -34,6 +34,47 @@ def models_ls(reach: Reach, *, here: bool) -> int:
     return Exit.OK
 
 
+@models.command("fetch")
+@click.argument("name", metavar="MODEL")
+@click.option("--to", type=click.Path(path_type=Path), help="Default: WANFARM_MODELS_DIR.")
+@click.option("--revision", help="A branch, a tag or a commit; default: the newest.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="The folder only, and no progress.")
+def models_fetch(
+    name: str,
+    *,
+    to: Path | None,
+    revision: str | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Fetch a published checkpoint from Hugging Face, and check what arrived.
+
+    It goes into a folder of its own below WANFARM_MODELS_DIR, where workers look. A fetch that
+    broke off goes on where it was; what is there already is not fetched again.
+    """
+    from cli import fetching
+
+    screen = Screen(as_json=as_json, quiet=quiet)
+    (model,) = _asked((name,)).values()
+    directory = (to or _models_dir()) / model.directory
+    order = fetching.Order(model, directory, revision)
+    amount = fetching.look(order)
+    screen.note(
+        f"{model.repo} at {amount.revision[:12]}: {amount.missing} of {amount.files} files are to "
+        f"come, {amount.bytes / _GB:.1f} GB, into {directory}"
+    )
+    if dry_run:
+        told = {"model": model.id, "directory": str(directory), "revision": amount.revision}
+        told |= {"files": amount.files, "missing": amount.missing, "bytes": amount.bytes}
+        screen.object(told, [], short=str(directory))
+        return Exit.OK
+    fetching.fetch(order, shows_progress=not (quiet or as_json))
+    return Exit.ERROR if _verify(model.id, directory, screen, hashes=True).faults else Exit.OK
+
+
 @models.command("verify")
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--quick", is_flag=True, help="Names and sizes only; reads no weights.")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -138,7 +139,8 @@ def queue_status(session: Session) -> int:
     """Count what waits and runs."""
     found = session.api.get("/v1/queue")
     facts: dict[str, object] = dict(found["counts"])
-    facts["oldest waits"] = render.seconds_text(found["oldest_queued_s"])
+    facts["oldest waits"] = _since(found["oldest_queued_at"])
+    facts["empty in about"] = _until(found["drains_at"])
     facts["run p50"] = render.seconds_text(found["run_p50_s"])
     facts["run p95"] = render.seconds_text(found["run_p95_s"])
     facts |= {f"limit {name}": value for name, value in found["limits"].items()}
@@ -146,6 +148,14 @@ def queue_status(session: Session) -> int:
     lines = [f"{name.replace('_', ' '):<14} {value}" for name, value in facts.items()]
     session.screen.object(found, lines, short=str(found["counts"]["queued"]))
     return Exit.OK
+
+
+def _since(moment: int | None) -> str:
+    return render.seconds_text(None if moment is None else max(0.0, time.time() - moment))
+
+
+def _until(moment: int | None) -> str:
+    return render.seconds_text(None if moment is None else max(0.0, moment - time.time()))
 
 
 @click.group()

@@ -140,6 +140,17 @@ def progress_text(video: Json) -> str:
     return " ".join(word for word in words if word)
 
 
+def move_line(move: Json) -> str:
+    """Show a video's move of the farm's feed."""
+    at = datetime.datetime.fromtimestamp(move["at"], datetime.UTC).astimezone()
+    words = [f"{at:%H:%M:%S}", move["video_id"], state_text(move["to"])]
+    if move["attempt"]:
+        words.append(f"attempt {move['attempt']}")
+    if move.get("error"):
+        words.append(move["error"]["message"])
+    return "  ".join(words)
+
+
 def phase_of(video: Json) -> str:
     """Name what a video is busy with, coarsely: what a log wants a line for."""
     detail: Json = video.get("progress_detail") or {}

@@ -58,11 +58,18 @@ def promote(session: Session, word: str | None, wish: Wish) -> int:
 
 
 @click.command()
-@click.argument("video_id")
+@click.argument("video_id", required=False)
+@click.option("--all", "everything", is_flag=True, help="The moves of all videos from now on.")
 @click.option("--timeout", type=float, help="Seconds to stay at most.")
 @farm_verb
-def watch(session: Session, video_id: str, *, timeout: float | None) -> int:
+def watch(
+    session: Session, video_id: str | None, *, everything: bool, timeout: float | None
+) -> int:
     """Follow a video until it ends; with --json: the video, its events, the video as it ended."""
+    if (video_id is None) != everything:
+        raise click.UsageError("Name one VIDEO_ID, or --all.")
+    if video_id is None:
+        return following.listen(session, within_s=timeout)
     screen = session.screen
     hear = screen.line if screen.as_json else None
     video = following.follow(session, video_id, within_s=timeout, hear=hear)

@@ -25,7 +25,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 RARE = "/(tests?|moto|pip|transformers/models|diffusers/pipelines)/"  # compiled at first use
 OLDEST = (3, 11)
 NAMES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
-EXTRAS = ("api", "cli", "embedded", "s3", "worker", "dev")
+EXTRAS = ("api", "cli", "embedded", "otel", "s3", "worker", "dev")
 MOST_BESIDE = 4  # test processes at once, each with a Postgres and a Redis of its own
 LINTERS = (
     ("ruff", "check"),

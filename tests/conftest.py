@@ -143,8 +143,13 @@ def _emptied(url: str) -> bool:
         known = {check.name for table in tables for check in table.constraints if check.name}
         if not known <= found:
             return False
-        names = sql.SQL(", ").join(sql.Identifier(table.name) for table in tables)
-        db.execute(sql.SQL("TRUNCATE {}").format(names))
+        names = [sql.Identifier(table.name) for table in tables]
+        if db.execute("SELECT pg_total_relation_size('videos') < 4000000").fetchone() == (True,):
+            db.execute("SET session_replication_role = replica")  # no trigger, no foreign key
+            deletes = [sql.SQL("DELETE FROM {}").format(name) for name in names]
+            db.execute(sql.SQL(";").join(deletes))  # of few rows: a fifth of what TRUNCATE takes
+        else:
+            db.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(names)))
     return True
 
 

@@ -40,7 +40,7 @@ def main() -> None:
     """Run the parent until SIGTERM: the running job is finished within the drain time."""
     try:
         settings = load_settings()
-        farm = open_farm(settings)
+        farm = open_farm(settings, "worker")
     except ConfigurationError as err:
         raise SystemExit(f"wanfarm worker: {err}") from err
     configure(settings.log_level, service="worker")

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from shared.jobs import lifecycle, running
 from shared.jobs.groups import Identity, Reading, Wish
-from shared.jobs.ledger import Values
+from shared.jobs.ledger import Fence, Values
 from shared.jobs.removal import drop_saved, saved_key
 from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
@@ -27,7 +27,7 @@ from shared.vocabulary.metrics import GROUP_RESTARTS
 from shared.vocabulary.plan import ParallelPlan
 from shared.vocabulary.spec import FailureKind
 from shared.vocabulary.states import GroupState, Phase
-from worker.figures import Figures
+from worker.figures import Figures, Trail
 from worker.finisher import adopt, finish
 from worker.health import Health
 from worker.inputs import adapters_of, image_of, pattern_of
@@ -76,6 +76,7 @@ class Runner:
         self._warm: str | None = None
         self._job: Job | None = None  # what the ranks render
         self._finishing = threading.Thread()  # of the job before
+        self._trails: dict[Fence, Trail] = {}
         self._problem: str | None = None
         self._health = Health()
         self._log = logger(group=identity.name)
@@ -225,6 +226,7 @@ class Runner:
         if not self._orders.keeps_its_job:
             self._give_up_job()
         self._keeper.hold(claimed, sent_at, partial(self._ranks.cancel, job))
+        self._trails[claimed.fence] = Trail(self._farm, claimed.fence)
         self._log_of(claimed).info("attempt.claimed", model=claimed.spec.model)
         rendered = None
         try:
@@ -247,7 +249,7 @@ class Runner:
             self._log_of(claimed).info("attempt.ended", outcome="adopted")
             return None
         saved = self._saved(claimed)
-        figures = Figures(self._farm.meters, claimed.spec)
+        figures = Figures(self._farm.meters, claimed.spec, self._trails[claimed.fence])
         before = (claimed.checkpoint, pattern_of(saved))
         reporter = Reporter(self._farm, claimed.fence, *before, figures)
         with contextlib.ExitStack() as stack:
@@ -296,6 +298,7 @@ class Runner:
         """Let go of an attempt, and of saved latents that nobody will need."""
         assert self._keeper is not None
         self._keeper.release(claimed.fence)
+        self._trails.pop(claimed.fence).over()
         with contextlib.suppress(SQLAlchemyError):  # upkeep looks again
             drop_saved(self._farm)
 

@@ -2,7 +2,10 @@
 
 import time
 
+from shared.jobs.ledger import Fence
+from shared.machinery.farm import Farm
 from shared.machinery.meters import Meters
+from shared.machinery.traces import Span
 from shared.vocabulary.metrics import CACHE_RATIO, OTHER, PHASE_SECONDS, STEP_SECONDS, size_of
 from shared.vocabulary.spec import GenerationSpec
 from shared.vocabulary.states import Phase
@@ -10,12 +13,55 @@ from worker.engine.result import Report
 from worker.ranks.messages import Step
 
 
+class Trail:
+    """The spans of one attempt: its phases, and all of it."""
+
+    def __init__(self, farm: Farm, fence: Fence) -> None:
+        """Begin with the attempt."""
+        self._traces = farm.traces
+        self._group = farm.settings.group
+        self._fence = fence
+        self._began = time.time()
+        self._name = f"{fence.video_id}/{fence.attempt}"
+
+    def phase(self, phase: Phase, took_s: float) -> None:
+        """Leave a phase that is over now."""
+        now, video_id = time.time(), self._fence.video_id
+        self._traces.add(
+            Span(
+                name=phase.value,
+                began=now - took_s,
+                ended=now,
+                video_id=video_id,
+                parent=self._name,
+            )
+        )
+
+    def over(self) -> None:
+        """Leave the attempt."""
+        fence = self._fence
+        self._traces.add(
+            Span(
+                name=f"attempt {fence.attempt}",
+                began=self._began,
+                ended=time.time(),
+                video_id=fence.video_id,
+                own=self._name,
+                parent=fence.video_id,
+                attributes={"group": self._group},
+            )
+        )
+
+
 class Figures:
     """The figures of one attempt; without a spec they count as those of other models."""
 
-    def __init__(self, meters: Meters, spec: GenerationSpec | None = None) -> None:
-        """Take where to count."""
+    def __init__(
+        self, meters: Meters, spec: GenerationSpec | None = None, trail: Trail | None = None
+    ) -> None:
+        """Take where to count, and where to leave spans."""
         self._meters = meters
+        self._trail = trail
         self._model = spec.model if spec else OTHER
         self._size = size_of(spec.model, spec.width, spec.height) if spec else OTHER
         self._began: tuple[Phase, float] | None = None
@@ -26,6 +72,8 @@ class Figures:
             before, since = self._began
             took = time.monotonic() - since
             self._meters.observe(PHASE_SECONDS, took, model=self._model, phase=before.value)
+            if self._trail:
+                self._trail.phase(before, took)
         self._began = (phase, time.monotonic()) if phase else None
 
     def step(self, step: Step) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     """Run until SIGTERM; of several one does the duties, and all send webhooks."""
     try:
         settings = load_settings()
-        farm = open_farm(settings)
+        farm = open_farm(settings, "upkeep")
     except ConfigurationError as err:
         raise SystemExit(f"wanfarm upkeep: {err}") from err
     configure(settings.log_level, service="upkeep")

@@ -1,9 +1,9 @@
-"""A small chart of counts per hour: geometry as plain numbers, for SVG without any style."""
+"""A small chart of counts over time: geometry as plain numbers, for SVG without any style."""
 
 from dataclasses import dataclass
 from typing import Final
 
-from shared.jobs.group_history import Hour
+from shared.jobs.board import Span
 
 _WIDTH: Final = 10
 _GAP: Final = 2
@@ -13,7 +13,7 @@ _LEAST: Final = 3  # one job beside many is still seen
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A part of one hour's column, from the top down."""
+    """A part of one span's column, from the top down."""
 
     tone: str
     x: int
@@ -33,23 +33,23 @@ class Chart:
     height: int = _HEIGHT
 
 
-def draw(hours: list[Hour]) -> Chart:
-    """Stack what failed on what was completed; an hour without either is a line."""
-    most = max((hour.completed + hour.failed for hour in hours), default=0)
-    completed = sum(hour.completed for hour in hours)
-    failed = sum(hour.failed for hour in hours)
+def draw(spans: list[Span], hours: int) -> Chart:
+    """Stack what failed on what was completed; a span without either is a line."""
+    most = max((span.completed + span.failed for span in spans), default=0)
+    completed = sum(span.completed for span in spans)
+    failed = sum(span.failed for span in spans)
     return Chart(
-        bars=[bar for place, hour in enumerate(hours) for bar in _column(place, hour, most)],
-        width=len(hours) * (_WIDTH + _GAP) - _GAP,
-        summary=f"{completed} completed, {failed} failed in {len(hours)} hours",
+        bars=[bar for place, span in enumerate(spans) for bar in _column(place, span, most)],
+        width=len(spans) * (_WIDTH + _GAP) - _GAP,
+        summary=f"{completed} completed, {failed} failed in {hours} hours",
     )
 
 
-def _column(place: int, hour: Hour, most: int) -> list[Bar]:
-    title = f"{hour.began:%H}:00 UTC: {hour.completed} completed, {hour.failed} failed"
+def _column(place: int, span: Span, most: int) -> list[Bar]:
+    title = f"{span.began:%H:%M} UTC: {span.completed} completed, {span.failed} failed"
     bars: list[Bar] = []
     floor = _HEIGHT
-    for tone, count in (("ok", hour.completed), ("bad", hour.failed)):
+    for tone, count in (("ok", span.completed), ("bad", span.failed)):
         if count:
             height = max(_LEAST, round((_HEIGHT - _LEAST) * count / most))
             floor -= height

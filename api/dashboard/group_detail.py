@@ -73,7 +73,7 @@ def group_page(farm: Farm, row: Values, known: list[Values], caller: Caller) -> 
         parallel=parallel_words(row, lately),
         completed_1h=lately.completed_1h,
         runs=group_history.runs(farm, row["name"]),
-        chart=draw(group_history.hours(farm, row["name"])),
+        chart=draw(group_history.hours(farm, row["name"]), group_history.HOURS),
         failures=[_failure(one, tenant_of(caller)) for one in failures],
     )
 

@@ -7,6 +7,8 @@ from typing import Final
 from flask import Request
 from werkzeug.datastructures import MultiDict
 
+from api.dashboard import loraform
+from api.dashboard.loraform import LoraRow
 from api.dashboard.words import number
 from api.plumbing import asking
 from api.plumbing.batching import drawn_seeds
@@ -29,6 +31,7 @@ from shared.vocabulary.validation import validate
 IMAGE: Final = "input_reference"
 # fields of the page, not of the request
 _OURS: Final = frozenset({"form_key", "from", "count", "drafts"})
+_WEEK_S: Final = 604_800
 _COPIED: Final = ("frames", "fps", "steps", "guidance_high", "guidance_low", "shift", "seed")
 
 
@@ -62,6 +65,8 @@ class Form:
     fields: list[Field]
     values: dict[str, str]
     key: str
+    loras: list[LoraRow]
+    adapters: list[str]  # names to choose from
     source: Values | None = None  # the job that `from` names
     faults: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
@@ -69,8 +74,18 @@ class Form:
     def elsewhere(self) -> list[str]:
         """Faults of fields that the form does not show."""
         shown = {one.name for one in self.fields} | {"prompt", "negative_prompt", "model", "count"}
-        shown |= {"size", "quality", "cache", "loras", IMAGE}
-        return [text for name, texts in self.faults.items() if name not in shown for text in texts]
+        shown |= {"size", "quality", "cache", "image_fit", IMAGE}
+        return [
+            text
+            for name, texts in self.faults.items()
+            if name not in shown and not _is_of_loras(name)
+            for text in texts
+        ]
+
+    @property
+    def lora_faults(self) -> list[str]:
+        """Faults of the adapters."""
+        return [text for name in self.faults if _is_of_loras(name) for text in self.faults[name]]
 
     @property
     def caches(self) -> list[tuple[str, str]]:
@@ -108,8 +123,11 @@ def make_form(
     by_param: dict[str, list[str]] = {}
     for fault in faults:
         by_param.setdefault(fault.param, []).append(fault.message)
+    chosen = loraform.rows(typed)
     return Form(
         model=model,
+        loras=chosen,
+        adapters=loraform.names(farm.loras, model, chosen),
         choices=[Choice(m, served.get(m.id, [])) for m in MODELS.values() if m.id in offered],
         fields=_fields(model),
         values=typed | {"negative_prompt": _negative(typed, model)},
@@ -117,6 +135,10 @@ def make_form(
         source=source,
         faults=by_param,
     )
+
+
+def _is_of_loras(param: str) -> bool:
+    return param.startswith("loras")
 
 
 def _negative(typed: dict[str, str], model: Model) -> str:
@@ -133,8 +155,8 @@ def _values_of(row: Values) -> dict[str, str]:
     size = f"{spec['width']}x{spec['height']}"
     texts |= {"model": row["model"], "size": size, "seed": str(spec["seed"])}
     cache = spec["cache"] if isinstance(spec["cache"], str) else json.dumps(spec["cache"])
-    loras = json.dumps(spec["loras"]) if spec["loras"] else ""
-    return copied | texts | {"cache": cache, "loras": loras}
+    texts |= {"cache": cache, "image_fit": spec["image_fit"] if spec["image"] else ""}
+    return copied | texts | loraform.typed_of(spec["loras"])
 
 
 def _fields(model: Model) -> list[Field]:
@@ -160,6 +182,8 @@ def _fields(model: Model) -> list[Field]:
         Field("shift", "shift", number(model.shift), 0.1, 30, "any"),
         Field("seed", "seed", "drawn", 0, None, hint="recorded either way"),
         Field("priority", "priority", "0", -10, 10, hint="above 0 if the key may"),
+        Field("start_within_s", "start within", "any time", 1, _WEEK_S, hint="seconds from now"),
+        Field("finish_within_s", "finish within", "any time", 1, _WEEK_S, hint="seconds from now"),
     ]
 
 
@@ -193,7 +217,9 @@ def read_form(
         RequestRejected: with everything that is wrong.
     """
     body = read_body(request)
-    fields = {name: value for name, value in body.fields.items() if name not in _OURS}
+    fields = loraform.without_free_rows(
+        {name: value for name, value in body.fields.items() if name not in _OURS}
+    )
     model = find_model(str(fields.get("model", "")))
     if model and fields.get("negative_prompt") == model.negative_prompt:
         del fields["negative_prompt"]  # the page had filled it in: nobody asked for it

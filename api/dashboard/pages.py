@@ -1,5 +1,6 @@
 """The pages that read: overview, jobs, job; each with the fragment that keeps it fresh."""
 
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,17 +8,19 @@ from flask import Blueprint, Flask, Response, render_template, request
 from werkzeug.routing import PathConverter
 
 from api.dashboard import actions, admin, assets, bulk, comparing, docs, group_pages, login, shell
+from api.dashboard.bars import Chart, draw
 from api.dashboard.detail import JobPage, job_page
 from api.dashboard.listing import Listing, asked, listing
 from api.dashboard.rows import find_row, jobs_of, tenant_of
 from api.dashboard.views import GroupCard, Line, group_card, line
+from api.dashboard.words import duration
 from api.plumbing.auth import require
 from api.plumbing.links import base_url
 from api.plumbing.runtime import farm as farm_of_request
-from shared.jobs import groups, pauses, queries
+from shared.jobs import board, forecast, groups, pauses, queries
+from shared.jobs.board import Board
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
-from shared.jobs.queries import Board
 from shared.machinery.farm import Farm
 from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.errors import WanfarmError
@@ -65,6 +68,8 @@ class Overview:
     groups: list[GroupCard]
     recent: list[Line]
     problems: list[str]
+    empty_in: str | None  # how long until all that waits is rendered
+    chart: Chart  # of the last hours
 
     @property
     def up(self) -> int:
@@ -120,11 +125,22 @@ def _overview(caller: Caller) -> Overview:
     known = groups.all_groups(farm)
     jobs = {row["id"]: row for row in rows} | jobs_of(known, caller)
     return Overview(
-        board=queries.board(farm, tenant),
+        board=board.read(farm, tenant),
         groups=[group_card(one, jobs) for one in known],
         recent=[line(row) for row in rows],
         problems=[*_problems(known), *_closed_doors()],
+        empty_in=_empty_in(farm, known),
+        chart=draw(board.throughput(farm, tenant), board.SPANS * board.SPAN_S // 3600),
     )
+
+
+def _empty_in(farm: Farm, known: list[Values]) -> str | None:
+    drain = forecast.drained(farm, board.live(farm), known)
+    if drain is None or any(row["what"] == "dispatch" for row in pauses.closed(farm)):
+        return None
+    moments = (drain.likely, drain.earliest, drain.latest)
+    likely, least, most = (duration(max(0.0, moment - time.time())) for moment in moments)
+    return f"~{likely} ({least}–{most})"  # noqa: RUF001 - a dash between two ends
 
 
 def _problems(known: list[Values]) -> list[str]:

@@ -10,8 +10,9 @@ from flask import Flask, Response, abort, g, request
 
 from api.plumbing.runtime import farm, runtime
 from shared.machinery.logs import begin, logger
+from shared.machinery.traces import Asked
 from shared.vocabulary.errors import WanfarmError
-from shared.vocabulary.ids import new_id
+from shared.vocabulary.ids import is_id, new_id
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PORT: Final = re.compile(r":[0-9]*$")
@@ -78,6 +79,7 @@ def _count(response: Response) -> None:
     route = request.url_rule.rule if request.url_rule else "none"
     method = request.method if request.url_rule else "none"
     runtime().metrics.observe(method, route, response.status_code, seconds)
+    _trace(response, f"{method} {route}", seconds)
     write = _LOG.debug if request.method in {"GET", "HEAD"} else _LOG.info
     write(
         "request.answered",
@@ -85,4 +87,24 @@ def _count(response: Response) -> None:
         route=route,
         status=response.status_code,
         seconds=round(seconds, 4),
+    )
+
+
+def _trace(response: Response, name: str, seconds: float) -> None:
+    """Leave the request's span, which leads to the video that it made or is about."""
+    now = time.time()
+    made = response.headers.get("Location", "").rpartition("/")[2]
+    about = str((request.view_args or {}).get("video_id", made))
+    farm().traces.asked(
+        Asked(
+            name=name,
+            began=now - seconds,
+            ended=now,
+            headers=dict(request.headers),
+            video_id=about if is_id(about, "video") else None,
+            attributes={
+                "http.response.status_code": response.status_code,
+                "request.id": g.request_id,
+            },
+        )
     )

@@ -11,7 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.jobs import estimates, groups, pauses, queries, webhooks
+from shared.jobs import board, estimates, groups, pauses, webhooks
 from shared.machinery.farm import Farm
 from shared.machinery.meters import Told, build, disks, family
 from shared.vocabulary.catalog import MODELS
@@ -87,7 +87,7 @@ def _gauges(farm: Farm) -> Iterator[Family]:
 
 
 def _queue(farm: Farm) -> Iterator[Family]:
-    live = {(one.model, one.state): one for one in queries.live(farm) if one.model in MODELS}
+    live = {(one.model, one.state): one for one in board.live(farm) if one.model in MODELS}
     counts = dict.fromkeys(((model, state) for model in MODELS for state in _LIVE), 0)
     counts |= {key: one.count for key, one in live.items()}
     yield family(JOBS, ((count, key) for key, count in counts.items()))

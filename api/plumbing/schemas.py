@@ -216,12 +216,27 @@ class PauseObject(Shape):
     at: int
 
 
+class ModelCounts(Shape):
+    """What waits and runs of one model."""
+
+    queued: int
+    in_progress: int
+
+
 class QueueObject(Shape):
-    """What waits and runs: for this tenant, or for an admin's whole farm."""
+    """What waits and runs: for this tenant, or for an admin's whole farm.
+
+    `drains_at` tells when all that waits in the farm is probably rendered; null while nothing
+    waits, a door is closed to it, or a model has no group or too few runs to go by.
+    """
 
     object: Literal["queue"] = "queue"
+    intake: Literal["open", "paused"]
+    dispatch: Literal["open", "paused"]
     counts: dict[str, int]
-    oldest_queued_s: float | None
+    by_model: dict[str, ModelCounts]
+    oldest_queued_at: int | None
+    drains_at: int | None
     run_p50_s: float | None
     run_p95_s: float | None
     limits: dict[str, int]

@@ -9,12 +9,14 @@ from api.plumbing import deeds
 from api.plumbing.deeds import PauseRequest
 from api.plumbing.registry import Call, NoQuery, Route, endpoint, small_body
 from api.plumbing.runtime import farm
-from api.plumbing.schemas import GroupList, GroupObject, PauseObject, QueueObject
+from api.plumbing.schemas import GroupList, GroupObject, ModelCounts, PauseObject, QueueObject
 from api.plumbing.wire import json_response
-from shared.jobs import group_history, groups, pauses, queries
+from shared.jobs import board, forecast, group_history, groups, pauses
+from shared.jobs.board import Live
 from shared.jobs.group_history import Lately
 from shared.jobs.ledger import Values
 from shared.jobs.presenters import unix
+from shared.vocabulary.states import VideoState
 
 
 @endpoint(
@@ -153,19 +155,31 @@ def reopen(call: Call[NoQuery]) -> Response:
 
 
 def _queue(call: Call[NoQuery]) -> Response:
-    board = queries.board(farm(), call.tenant)
+    standing = board.read(farm(), call.tenant)
+    paused = pauses.closed(farm())
+    shut = {row["what"] for row in paused}
+    everything = board.live(farm())
+    drain = None
+    if "dispatch" not in shut:
+        drain = forecast.drained(farm(), everything, groups.all_groups(farm()))
     settings = farm().settings
     return json_response(
         QueueObject(
+            intake="paused" if "intake" in shut else "open",
+            dispatch="paused" if "dispatch" in shut else "open",
             counts={
-                "queued": board.queued,
-                "in_progress": board.in_progress,
-                "completed_1h": board.completed_1h,
-                "failed_24h": board.failed_24h,
+                "queued": standing.queued,
+                "in_progress": standing.in_progress,
+                "completed_1h": standing.completed_1h,
+                "failed_24h": standing.failed_24h,
             },
-            oldest_queued_s=board.oldest_queued_s,
-            run_p50_s=board.run_p50_s,
-            run_p95_s=board.run_p95_s,
+            by_model=_by_model(
+                everything if call.tenant is None else board.live(farm(), call.tenant)
+            ),
+            oldest_queued_at=unix(standing.oldest_queued_at),
+            drains_at=int(drain.likely) if drain else None,
+            run_p50_s=standing.run_p50_s,
+            run_p95_s=standing.run_p95_s,
             limits={"per_key": settings.max_queued_per_key, "global": settings.max_queued},
             paused=[
                 PauseObject(
@@ -174,10 +188,19 @@ def _queue(call: Call[NoQuery]) -> Response:
                     by=row["by"],
                     at=int(row["at"].timestamp()),
                 )
-                for row in pauses.closed(farm())
+                for row in paused
             ],
         )
     )
+
+
+def _by_model(counts: list[Live]) -> dict[str, ModelCounts]:
+    states = (VideoState.QUEUED, VideoState.IN_PROGRESS)
+    found = {(one.model, one.state): one.count for one in counts}
+    return {
+        model: ModelCounts(**{state.value: found.get((model, state), 0) for state in states})
+        for model in sorted({one.model for one in counts})
+    }
 
 
 def _objects(rows: list[Values], call: Call[NoQuery]) -> list[GroupObject]:

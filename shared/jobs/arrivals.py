@@ -36,6 +36,7 @@ class Seen:
     made_before: Mapping[Key, tuple[str, str]]  # of what request, and what it made
     paused: bool
     reason: str | None
+    dispatches: bool
     busy: frozenset[str]  # tenants that have something waiting or running
     written: int  # the number of the next transaction
     groups: list[Values]  # what each offers
@@ -55,6 +56,7 @@ def look(db: Connection, orders: Sequence[Order]) -> Seen:
         made_before={(t, key): (print_, made) for t, key, print_, made in about["made"] or ()},
         paused=about["paused"],
         reason=about["reason"],
+        dispatches=about["dispatches"],
         busy=frozenset(about["busy"]),
         written=about["written"],
         groups=[groups.judged(one) for one in known],
@@ -64,6 +66,7 @@ def look(db: Connection, orders: Sequence[Order]) -> Seen:
 _ABOUT: Final = (
     text("""
 SELECT what IS NOT NULL AS paused, reason,
+       NOT EXISTS (SELECT FROM pauses WHERE what = 'dispatch') AS dispatches,
        CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint) AS written,
        ARRAY(SELECT DISTINCT asking
                FROM unnest(:tenants) AS asking
@@ -76,7 +79,14 @@ SELECT what IS NOT NULL AS paused, reason,
   LEFT JOIN pauses ON what = 'intake'
 """)
     .bindparams(bindparam("tenants", type_=ARRAY(Text)), bindparam("keys", type_=ARRAY(Text)))
-    .columns(paused=Boolean, reason=String, written=BigInteger, busy=ARRAY(Text), made=JSONB)
+    .columns(
+        paused=Boolean,
+        reason=String,
+        dispatches=Boolean,
+        written=BigInteger,
+        busy=ARRAY(Text),
+        made=JSONB,
+    )
 )
 _LOOK: Final = (
     select(about := _ABOUT.subquery(), *groups.OFFER)

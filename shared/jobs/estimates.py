@@ -18,6 +18,7 @@ from shared.vocabulary.spec import GenerationSpec
 from shared.vocabulary.states import GroupState, VideoState
 
 _LATEST: Final = 100  # runs that are learnt from
+_FEW: Final = 3  # runs, before which none is typical
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Wait:
 
     starts_at: float  # unix seconds
     ahead: int  # runs that each group makes before
+    ahead_gpu_s: float  # what those before it in the queue take if they are like it
     run: Expected | None
 
 
@@ -34,6 +36,7 @@ class Running:
     """A group that renders: since when, and how long that probably takes."""
 
     group: str | None
+    model: str
     since: float  # unix seconds
     takes_s: float | None
 
@@ -107,7 +110,7 @@ def wait(
         known: all groups, as `groups.all_groups` reads them.
         place: the video's place in the queue, from 1.
     """
-    if not _serving(spec, known):  # nothing is to be read for the answer
+    if not serving(spec.model, known):  # nothing is to be read for the answer
         return None
     return wait_of(spec, earliest, known, place, past(farm, spec.model), running(farm))
 
@@ -121,21 +124,31 @@ def wait_of(
     now: list[Running],
 ) -> Wait | None:
     """Expect a start as `wait` does, from what was read already."""
-    serving = _serving(spec, known)
-    if not serving:
+    takers = serving(spec.model, known)
+    if not takers:
         return None
-    run = run_of(spec, serving[0]["ranks"], past)
+    ranks: int = takers[0]["ranks"]
+    run = run_of(spec, ranks, past)
     run_s = run.p50_s if run else 0.0
     ends = {one.group: one.since + (one.takes_s or run_s) for one in now}
-    free: list[float] = sorted(ends.get(group["name"], earliest) for group in serving)
+    free: list[float] = sorted(ends.get(group["name"], earliest) for group in takers)
     ahead, turn = divmod(place - 1, len(free))
-    return Wait(max(earliest, free[turn] + ahead * run_s), ahead, run)
+    starts_at = max(earliest, free[turn] + ahead * run_s)
+    return Wait(starts_at, ahead, (place - 1) * run_s * ranks, run)
 
 
-def _serving(spec: GenerationSpec, known: list[Values]) -> list[Values]:
-    return [
-        group for group in known if spec.model in group["models"] and group["state"] not in _CLOSED
-    ]
+def serving(model: str, known: list[Values]) -> list[Values]:
+    """Give the groups that take new videos of a model."""
+    return [group for group in known if model in group["models"] and group["state"] not in _CLOSED]
+
+
+def typical(farm: Farm, model: str) -> tuple[float, float, float] | None:
+    """Sum up the latest runs of a model: seconds that 1, 5 and 9 of 10 took; None without any."""
+    took = [one.run.seconds for one in past(farm, model)]
+    if len(took) < _FEW:
+        return None
+    tenths = statistics.quantiles(took, n=10, method="inclusive")
+    return tenths[0], tenths[4], tenths[8]
 
 
 def accuracy(farm: Farm) -> Accuracy | None:
@@ -212,7 +225,7 @@ def _word(cache: Values | None) -> str:
 def running(farm: Farm) -> list[Running]:
     """Read what runs."""
     found = (
-        select(Video.group_name, Video.started_at, Attempt.expected)
+        select(Video.group_name, Video.model, Video.started_at, Attempt.expected)
         .join(Attempt, (Attempt.video_id == Video.id) & (Attempt.number == Video.attempt))
         .where(Video.state == VideoState.IN_PROGRESS)
     )
@@ -221,6 +234,7 @@ def running(farm: Farm) -> list[Running]:
     return [
         Running(
             row.group_name,
+            row.model,
             row.started_at.timestamp(),
             row.expected["p50_s"] if row.expected else None,
         )

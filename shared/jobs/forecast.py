@@ -6,12 +6,14 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 from shared.jobs import estimates, groups, offers, queries
-from shared.jobs.estimates import Past
+from shared.jobs.board import Live
+from shared.jobs.estimates import Past, Running
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 from shared.vocabulary.ids import new_id
 from shared.vocabulary.runtime import Expected, work_of
 from shared.vocabulary.spec import Delivery, GenerationSpec
+from shared.vocabulary.states import VideoState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,50 @@ def forecasts(farm: Farm, wanted: Iterable[tuple[GenerationSpec, Delivery]]) -> 
             peak_bytes=_peak(spec, ranks, past, fitting),
             gain=_gain(spec, past),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """When all that waits now is probably rendered, in unix seconds."""
+
+    likely: float
+    earliest: float
+    latest: float
+
+
+def drained(farm: Farm, live: list[Live], known: list[Values]) -> Drain | None:
+    """Expect the end of the queue; None when nothing waits, or something waits for nobody.
+
+    Each run is taken to last as long as its model's latest, and the groups that take a model to
+    share its runs evenly.
+
+    Args:
+        farm: the handles.
+        live: what waits, of all tenants.
+        known: all groups, as `groups.all_groups` reads them.
+    """
+    waiting = {one.model: one.count for one in live if one.state == VideoState.QUEUED}
+    serving = {model: estimates.serving(model, known) for model in waiting}
+    runs = {model: estimates.typical(farm, model) for model in waiting if serving[model]}
+    known_runs = {model: took for model, took in runs.items() if took}
+    if not waiting or known_runs.keys() != waiting.keys():
+        return None
+    began, busy = time.time(), estimates.running(farm)
+    ends: list[float] = []
+    for at in range(3):
+        free = {one.group: max(began, one.since + _takes_s(one, known_runs)) for one in busy}
+        for model, count in waiting.items():
+            names = [group["name"] for group in serving[model]]
+            level = sum(free.get(name, began) for name in names) + count * known_runs[model][at]
+            free |= {name: max(free.get(name, began), level / len(names)) for name in names}
+        ends.append(max(free.values()))
+    return Drain(likely=ends[1], earliest=ends[0], latest=ends[2])
+
+
+def _takes_s(one: Running, runs: dict[str, tuple[float, float, float]]) -> float:
+    """How long a run takes in all, if its beginning did not say as its model's usually do."""
+    usual = runs.get(one.model)
+    return one.takes_s or (usual[1] if usual else 0.0)
 
 
 def _peak(spec: GenerationSpec, ranks: int, past: list[Past], fitting: list[Values]) -> int | None:

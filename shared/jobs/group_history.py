@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from sqlalchemy import ARRAY, String, bindparam, text
 
+from shared.jobs.board import Span
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
 
@@ -30,15 +30,6 @@ class Lately:
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
-    """The attempts that a group ended in one hour of the clock (UTC)."""
-
-    began: datetime
-    completed: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
 class Runs:
     """The newest completed attempts of a group."""
 
@@ -55,11 +46,11 @@ def lately(farm: Farm, names: Sequence[str]) -> dict[str, Lately]:
     return {row.name: Lately(row.completed, row.plan) for row in rows}
 
 
-def hours(farm: Farm, name: str) -> list[Hour]:
+def hours(farm: Farm, name: str) -> list[Span]:
     """Count what a group ended in each of the last 24 hours of the clock, oldest first."""
     with farm.db.connect() as db:
         rows = db.execute(_PER_HOUR, _reach(farm) | {"name": name, "hours": HOURS}).all()
-    return [Hour(row.hour, row.completed, row.failed) for row in rows]
+    return [Span(row.hour, row.completed, row.failed) for row in rows]
 
 
 def failures(farm: Farm, name: str) -> list[Values]:

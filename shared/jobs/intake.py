@@ -133,7 +133,7 @@ def announce(farm: Farm, row: Values) -> None:
 
 def _accepted(farm: Farm, row: Values, seen: Seen) -> Accepted:
     announce(farm, row)
-    outlook = Outlook(seen.groups, row.pop("place"))
+    outlook = Outlook(seen.groups, row.pop("place"), seen.dispatches)
     return Accepted(row["id"], row=row | {"attempts": []}, outlook=outlook)
 
 

@@ -88,6 +88,7 @@ def move(
     written = _write(farm, change, "state", told, write.attempt, new)
     if written is not None:
         tally.moved(farm.meters, written.row, new, write.attempt and write.attempt.outcome)
+        tally.ended(farm.traces, written.row, new)
     return written
 
 

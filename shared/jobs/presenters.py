@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from shared.jobs import estimates, groups, queries
+from shared.jobs.estimates import Wait
 from shared.jobs.ledger import Values
 from shared.jobs.provenance import provenance
 from shared.machinery.farm import Farm
@@ -45,6 +46,7 @@ class Outlook:
 
     groups: list[Values]  # all of them, at least what `groups.OFFER` names
     place: int  # in the queue of its model, from 1
+    dispatches: bool  # videos are started
 
 
 def video(farm: Farm, row: Values, base_url: str) -> VideoObject:
@@ -68,8 +70,9 @@ def answer(
     if row["state"] == "in_progress":
         queue, eta = None, _eta_of_running(row)
     else:
-        outlook = outlook or Outlook(groups.all_groups(farm), queries.place(farm, row))
-        queue, eta = _queue(row, outlook), _eta_of_waiting(farm, row, outlook)
+        outlook = outlook or Outlook(groups.all_groups(farm), *queries.turn(farm, row))
+        wait = _wait(farm, row, outlook)
+        queue, eta = _queue(row, outlook, wait), _eta_of_waiting(wait, outlook)
     return _video(farm, row, base_url, queue=queue, eta=eta), _poll_after_ms(eta)
 
 
@@ -175,22 +178,31 @@ def _error(error: Values | None) -> JobError | None:
     )
 
 
-def _queue(row: Values, outlook: Outlook) -> QueuePlace:
+def _queue(row: Values, outlook: Outlook, wait: Wait | None) -> QueuePlace:
     waits_on_purpose = row["run_after"] > row["created_at"] and row["attempt"] > 0
     if waits_on_purpose and row["run_after"] > datetime.now(row["run_after"].tzinfo):
         reason = "retry_backoff"
+    elif not outlook.dispatches:
+        reason = "dispatch_paused"
     elif row["model"] in groups.served_models(outlook.groups):
         reason = "waiting_for_group"
     else:
         reason = "no_group_for_model"
-    return QueuePlace(position=outlook.place, reason=reason)
+    ahead_s = round(wait.ahead_gpu_s, 1) if wait and wait.run else None
+    return QueuePlace(position=outlook.place, ahead_gpu_seconds=ahead_s, reason=reason)
 
 
-def _eta_of_waiting(farm: Farm, row: Values, outlook: Outlook) -> Eta | None:
+def _wait(farm: Farm, row: Values, outlook: Outlook) -> Wait | None:
     spec = GenerationSpec.model_validate(row["spec"])
     earliest = max(row["run_after"], row["created_at"]).timestamp()
-    wait = estimates.wait(farm, spec, earliest, outlook.groups, outlook.place)
-    return _eta_of(wait.run, wait.starts_at, ahead=wait.ahead) if wait and wait.run else None
+    return estimates.wait(farm, spec, earliest, outlook.groups, outlook.place)
+
+
+def _eta_of_waiting(wait: Wait | None, outlook: Outlook) -> Eta | None:
+    """Expect a waiting video's end; nobody knows when a farm that starts none goes on."""
+    if wait is None or wait.run is None or not outlook.dispatches:
+        return None
+    return _eta_of(wait.run, wait.starts_at, ahead=wait.ahead)
 
 
 def _eta_of_running(row: Values) -> Eta | None:

@@ -1,9 +1,9 @@
-"""The read side: one video, a page of them, its history, its place, the board."""
+"""The read side: one video, a page of them, its history, its place."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     ARRAY,
@@ -14,20 +14,20 @@ from sqlalchemy import (
     asc,
     bindparam,
     desc,
+    exists,
     func,
     or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.jobs.ledger import Values, event_line, in_seconds
+from shared.jobs.ledger import Values, event_line
 from shared.machinery.farm import Farm
-from shared.machinery.tables import Attempt, Event, Video
+from shared.machinery.tables import Attempt, Event, Pause, Video
 from shared.vocabulary.errors import JobCode
 from shared.vocabulary.states import MOVES, VideoState
 
 _WITH_ERROR = [VideoState.CANCELLED.value, VideoState.FAILED.value]
-_RUNS: Final = 1000  # the latest, whose times are summed up
 PLACE_LIMIT: Final = 1000  # a place in the queue is counted no further
 _ALIVE = Video.delete_requested_at.is_(None)
 
@@ -177,12 +177,19 @@ _PRIORITY: Final = bindparam("priority", type_=Integer)
 
 def place(farm: Farm, row: Values) -> int:
     """Tell how many waiting videos of its model come before this one, plus one."""
+    return turn(farm, row)[0]
+
+
+def turn(farm: Farm, row: Values) -> tuple[int, bool]:
+    """Tell the place of a waiting video, and whether anything is started at all."""
     this = {name: row[name] for name in ("model", "priority", "id")}
     with farm.db.connect() as db:
-        return db.scalars(_PLACE, this).one()
+        found = db.execute(_TURN, this).one()
+    return found[0], found[1]
 
 
-_PLACE: Final = select(func.count() + 1).select_from(
+_DISPATCHES: Final = ~exists().where(Pause.what == "dispatch")
+_TURN: Final = select(func.count() + 1, _DISPATCHES).select_from(
     select(Video.id)
     .where(
         Video.state == VideoState.QUEUED,
@@ -219,74 +226,6 @@ _EVENTS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
-    """The videos of one model in one state that is not final."""
-
-    model: str
-    state: str
-    count: int
-    oldest_s: float  # since the one that has been due the longest is
-
-
-def live(farm: Farm) -> list[Live]:
-    """Count what waits and runs; reads no history."""
-    due_s = func.extract("epoch", func.now() - func.min(Video.run_after))
-    statement = (
-        select(Video.model, Video.state, func.count(), due_s)
-        .where(Video.state.in_([VideoState.QUEUED, VideoState.IN_PROGRESS]))
-        .group_by(Video.model, Video.state)
-    )
-    with farm.db.connect() as db:
-        rows = db.execute(statement).all()
-    return [Live(model, state, count, max(0.0, float(due))) for model, state, count, due in rows]
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """The farm in numbers, for one tenant or (None) all."""
-
-    queued: int
-    in_progress: int
-    completed_1h: int
-    failed_24h: int
-    oldest_queued_s: float | None
-    run_p50_s: float | None
-    run_p95_s: float | None
-
-
-def board(farm: Farm, tenant: str | None) -> Board:
-    """Count what is live and what ended lately; each count by an index of its own.
-
-    The run times are those of the latest thousand of a day.
-    """
-    mine = [Video.tenant == tenant] if tenant is not None else []
-    live = select(
-        func.count().filter(Video.state == VideoState.QUEUED),
-        func.count().filter(Video.state == VideoState.IN_PROGRESS),
-        func.extract(
-            "epoch",
-            func.now() - func.min(Video.created_at).filter(Video.state == VideoState.QUEUED),
-        ),
-    ).where(Video.state.in_([VideoState.QUEUED, VideoState.IN_PROGRESS]), *mine)
-    took = func.extract("epoch", Video.completed_at - Video.started_at)
-    hour, day = (Video.completed_at > in_seconds(-seconds) for seconds in (3600, 86_400))
-    is_done, is_failed = Video.state == VideoState.COMPLETED, Video.state == VideoState.FAILED
-    newest = Video.completed_at.desc()
-    runs = select(took.label("took")).where(is_done, day, *mine).order_by(newest).limit(_RUNS)
-    latest = runs.subquery()
-    lately = select(
-        select(func.count()).select_from(Video).where(is_done, hour, *mine).scalar_subquery(),
-        select(func.count()).select_from(Video).where(is_failed, day, *mine).scalar_subquery(),
-        func.percentile_cont(0.5).within_group(latest.c.took),
-        func.percentile_cont(0.95).within_group(latest.c.took),
-    )
-    with farm.db.connect() as db:
-        queued, running, oldest = db.execute(live).one()
-        completed, failed, p50, p95 = db.execute(lately).one()
-    return Board(queued, running, completed, failed, _number(oldest), _number(p50), _number(p95))
-
-
 def gpu_seconds(attempts: Sequence[Values]) -> float:
     """Sum what the ended attempts of a video cost."""
     return round(
@@ -302,7 +241,3 @@ def gpu_seconds(attempts: Sequence[Values]) -> float:
 def is_over(state: str) -> bool:
     """Tell whether a row's state is final."""
     return not MOVES[VideoState(state)]
-
-
-def _number(value: Any) -> float | None:  # noqa: ANN401 - numeric or None, as the driver gives it
-    return None if value is None else float(value)

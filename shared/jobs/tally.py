@@ -7,6 +7,7 @@ statements that move videos, and each of them would wait for the same row.
 from typing import Any
 
 from shared.machinery.meters import Meters
+from shared.machinery.traces import Span, Traces
 from shared.vocabulary.metrics import (
     ATTEMPTS,
     FINISHED,
@@ -40,3 +41,21 @@ def moved(meters: Meters, row: dict[str, Any], new: VideoState, outcome: str | N
     if new.is_final:
         code: str = row["error"]["code"] if row["error"] else NO_CODE
         meters.count(FINISHED, model=model, state=new.value, code=code)
+
+
+def ended(traces: Traces, row: dict[str, Any], new: VideoState) -> None:
+    """Leave the span of a whole video, once it is over; those of its attempts are below it."""
+    if not new.is_final:
+        return
+    error: dict[str, Any] = row["error"] or {}
+    traces.add(
+        Span(
+            name="video",
+            began=row["created_at"].timestamp(),
+            ended=row["at"].timestamp(),
+            video_id=row["id"],
+            own=row["id"],
+            fault=error.get("code"),
+            attributes={"video.model": row["model"], "video.state": new.value},
+        )
+    )

@@ -13,13 +13,14 @@ from shared.machinery.meters import Meters
 from shared.machinery.settings import ConfigurationError, Settings
 from shared.machinery.storage import LocalStorage, Storage
 from shared.machinery.together import Together
+from shared.machinery.traces import Traces, open_traces
 
 MOST_TOGETHER: Final = 16  # orders that share their statements
 
 
 @dataclass(frozen=True, slots=True)
 class Farm:
-    """Settings, Postgres, Redis twice (doorbell, feed), results, latents, adapters, figures."""
+    """Settings, Postgres, Redis twice (doorbell, feed), files, adapters, figures, spans."""
 
     settings: Settings
     db: Engine
@@ -29,6 +30,7 @@ class Farm:
     saved: LocalStorage  # ranks write there themselves: the same as storage, or beside a bucket
     loras: Loras
     meters: Meters
+    traces: Traces
     # intake's: since which transaction so many videos more may wait, by key (or all) and limit
     room: dict[tuple[str | None, int], tuple[int, int]] = field(default_factory=dict[Any, Any])
     submits: Together[Any, Any] = field(default_factory=lambda: Together(MOST_TOGETHER))
@@ -40,13 +42,19 @@ class Farm:
         self.db.dispose()
         self.feed.close()
         self.doorbell.close()
+        self.traces.close()
 
 
-def open_farm(settings: Settings) -> Farm:
+def open_farm(settings: Settings, service: str = "wanfarm") -> Farm:
     """Build all handles; nothing connects yet.
 
+    Args:
+        settings: of this process.
+        service: what it is, for its traces.
+
     Raises:
-        ConfigurationError: when the result store is a bucket and lacks what that needs.
+        ConfigurationError: when the result store is a bucket, or spans go somewhere, and what that
+            needs is lacking.
     """
     meters = Meters()
     return Farm(
@@ -58,6 +66,7 @@ def open_farm(settings: Settings) -> Farm:
         saved=LocalStorage(settings.data_dir),
         loras=Loras(settings.lora_dir),
         meters=meters,
+        traces=open_traces(settings, service),
     )
 
 

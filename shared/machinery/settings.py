@@ -245,6 +245,10 @@ class Settings(CacheSettings):
     metrics_auth: bool = Field(
         default=False, description="The API's `/metrics` asks for a key that may read."
     )
+    traces_url: Annotated[str, Field(pattern="^https?://.")] | None = Field(
+        default=None,
+        description="Where spans go, by OTLP over HTTP: `http://collector:4318/v1/traces`.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is written."
     )

@@ -17,6 +17,14 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{''.join(_ALPHABET[number >> 5 * i & 31] for i in reversed(range(26)))}"
 
 
+def number_of(id_: str) -> int:
+    """Read the 128 bits that an id spells."""
+    number = 0
+    for letter in id_.rpartition("_")[2]:
+        number = number << 5 | _ALPHABET.index(letter)
+    return number
+
+
 def is_id(text: str, prefix: str) -> bool:
     """Tell whether a text from outside has the shape of our ids with this prefix."""
     return text.startswith(f"{prefix}_") and _ID.fullmatch(text) is not None

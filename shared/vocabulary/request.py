@@ -163,7 +163,11 @@ class Overrides(BaseModel):
     webhook_url: Annotated[str, Field(max_length=2048)] | None = Field(
         default=None, description="An https address that is told of the end, beside /v1/webhooks."
     )
-    embed_provenance: bool | None = Field(default=None, description="Not supported yet.")
+    embed_provenance: bool | None = Field(
+        default=None,
+        description="Write the spec, its prompts too, into the file, as the comment of the MP4; "
+        "off by default.",
+    )
 
 
 class VideoRequest(Overrides):

@@ -110,7 +110,6 @@ def _values(
     request: Overrides, model: Model, image: ImageRef | None, found: Findings
 ) -> dict[str, Any]:
     _check_image(model, image, found)
-    _check_unbuilt(request, found)
     size = size_of(request.size, model, image, found)
     frames = frames_of(request, model, found)
     sigmas = _sigmas(request, found)
@@ -142,6 +141,7 @@ def _values(
         "seed": seed,
         "image_fit": request.image_fit,
         "cache": _cache(request, model, found),
+        "embed_provenance": request.embed_provenance,
     }
 
 
@@ -188,17 +188,6 @@ def _check_image(model: Model, image: ImageRef | None, found: Findings) -> None:
             "image_not_allowed",
             f"input_reference was sent. {model.id} renders from text alone. Leave it out, or use "
             "an image model.",
-        )
-
-
-def _check_unbuilt(request: Overrides, found: Findings) -> None:
-    """Refuse by name what this version does not do, so that nothing is dropped silently."""
-    if request.embed_provenance:
-        found.fault(
-            "embed_provenance",
-            "unsupported_feature",
-            "embed_provenance asks for something that this version does not have. It was refused "
-            "so that nothing is dropped silently. Leave it out.",
         )
 
 

@@ -122,7 +122,7 @@ def _of_model(field: str) -> Any:  # noqa: ANN401 - pydantic's Field is typed so
 
 
 class GenerationSpec(Value):
-    """Everything that decides the pixels of one video. Complete once parsed; `cache` is a wish.
+    """Everything that decides the file of one video. Complete once parsed; `cache` is a wish.
 
     Sizes are pixels, `seed` feeds a CPU generator, guidance 1 or less turns the unconditional
     branch off. `guidance_low` and `boundary` are None on one-expert models.
@@ -147,6 +147,7 @@ class GenerationSpec(Value):
     image_fit: ImageFit = "cover"
     loras: tuple[LoraRef, ...] = ()
     cache: CachePolicyName | CacheWish = "default"
+    embed_provenance: bool = False  # changes no pixel
 
     @model_validator(mode="after")
     def _fits_its_model(self) -> Self:
@@ -163,6 +164,11 @@ class GenerationSpec(Value):
         if (self.image is None and model.needs_image) or (self.image and not model.takes_image):
             raise ValueError(f"the image does not go with the task of {model.id}.")
         return self
+
+    @property
+    def comment(self) -> str | None:
+        """What the file says of itself: all of the above as JSON, where that is asked for."""
+        return self.model_dump_json(exclude={"embed_provenance"}) if self.embed_provenance else None
 
     @property
     def card(self) -> Model:

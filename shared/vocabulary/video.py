@@ -34,11 +34,15 @@ class Warned(Shape):
 
 
 class QueuePlace(Shape):
-    """Where a waiting video stands."""
+    """Where a waiting video stands.
+
+    `ahead_gpu_seconds` is what those before it take if they are like it; null while no group takes
+    its model, or nothing is known of such a run.
+    """
 
     position: int
-    ahead_gpu_seconds: None = None
-    reason: Literal["waiting_for_group", "no_group_for_model", "retry_backoff"]
+    ahead_gpu_seconds: float | None
+    reason: Literal["waiting_for_group", "no_group_for_model", "retry_backoff", "dispatch_paused"]
 
 
 class Eta(Shape):

@@ -5,6 +5,10 @@ import pytest
 from shared.jobs import groups
 from shared.jobs.groups import Identity, Reading
 from shared.vocabulary.states import GroupState
+from tests.services.test_estimates import group as made_group
+from tests.services.test_estimates import ran
+
+SMALL = {"model": "wan-tiny-t2v", "prompt": "a ball", "size": "64x64", "frames": 5, "steps": 2}
 
 
 @pytest.fixture
@@ -49,6 +53,45 @@ def test_the_queue_is_paused_and_resumed(admin, api):
     told = admin.post("/v1/queue/resume", json={"what": "intake"}).json
     assert [one["what"] for one in told["paused"]] == ["dispatch"]
     assert api.make()["status"] == "queued"
+
+
+def test_the_queue_is_told_by_model_and_by_door(admin, api):
+    empty = admin.get("/v1/queue").json
+    assert (empty["by_model"], empty["drains_at"], empty["oldest_queued_at"]) == ({}, None, None)
+    assert (empty["intake"], empty["dispatch"]) == ("open", "open")
+    made = api.make()
+
+    admin.post("/v1/queue/pause", json={"what": "dispatch"})
+    told = api.get("/v1/queue").json
+
+    assert told["by_model"] == {made["model"]: {"queued": 1, "in_progress": 0}}
+    assert (told["intake"], told["dispatch"]) == ("open", "paused")
+    assert told["oldest_queued_at"] == made["created_at"]
+
+
+def test_a_video_says_that_nothing_is_started(admin, api):
+    first = api.make()
+    assert first["queue"]["reason"] == "no_group_for_model"
+
+    admin.post("/v1/queue/pause", json={"what": "dispatch"})
+
+    for video in (api.get(f"/v1/videos/{first['id']}").json, api.make()):
+        assert video["queue"]["reason"] == "dispatch_paused"
+        assert video["eta"] is None
+
+
+def test_a_video_tells_what_is_ahead_of_it(api, farm):
+    for _ in range(9):
+        ran(farm, 10)
+    made_group(farm, "g0")
+
+    first, second = api.make(**SMALL), api.make(**SMALL)
+
+    assert first["queue"] == {
+        "position": 1, "ahead_gpu_seconds": 0, "reason": "waiting_for_group",
+    }  # fmt: skip
+    assert second["queue"]["position"] == 2
+    assert second["queue"]["ahead_gpu_seconds"] == pytest.approx(10, abs=0.5)
 
 
 def test_only_admins_touch_the_farm(api, group):

@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+from flask import Flask
 from pydantic import SecretStr
 from werkzeug.serving import make_server
 
@@ -46,11 +47,21 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+def _reading_files(app: Flask) -> Callable[..., Any]:
+    """Have files read at once: this server leaves them open when a browser hangs up."""
+
+    def read(file: IO[bytes], _size: int = 0) -> list[bytes]:
+        with file:
+            return [file.read()]
+
+    return lambda environ, start: app(environ | {"wsgi.file_wrapper": read}, start)
+
+
 @contextmanager
 def serving(settings: Settings, port: int = 0) -> Iterator[str]:
     """A live server for an app with these settings; gives its address."""
     app = create_app(settings)
-    server = make_server("127.0.0.1", port, app, threaded=True)
+    server = make_server("127.0.0.1", port, _reading_files(app), threaded=True)
     server.daemon_threads = False  # so that closing it waits for the answers under way
     thread = threading.Thread(target=server.serve_forever, name="server", daemon=True)
     thread.start()

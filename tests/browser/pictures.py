@@ -14,12 +14,15 @@ from PIL import Image, ImageDraw
 from mini import world
 from mini.build import build
 from shared.jobs import lifecycle, queries
+from shared.jobs.scheduling import Offer
 from shared.machinery.farm import Farm
 from shared.vocabulary.catalog import MINIATURES, MODELS
+from shared.vocabulary.errors import JobFailure
+from shared.vocabulary.spec import FailureKind
 from tests.browser.conftest import ROOT, Visit
 from tests.browser.staging import Stage
 from tests.browser.test_admin import do_deeds
-from tests.browser.visitor import DESK, PHONE
+from tests.browser.visitor import DESK, PHONE, Visitor
 from tests.engine.rendering import decoded
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -62,7 +65,7 @@ def test_take_a_contact_sheet(stage: Stage, eventually: Callable[..., object]):
         video = decoded(path, side, side)
         for place, frame in enumerate(SHOWN):
             sheet.paste(Image.fromarray(video[frame]), (x + place * (side + 2), y + line + 2))
-    _keep("contact-sheet.png", sheet.quantize(256))
+    _keep("contact-sheet.png", sheet)
 
 
 def test_take_pictures_of_the_admin_pages(visit: Visit, farm: Farm):
@@ -72,9 +75,17 @@ def test_take_pictures_of_the_admin_pages(visit: Visit, farm: Farm):
             visitor = visit("/", size=size)
             if theme == "light":
                 visitor.page.click("button[name=theme]")
-            for name in ("keys", "audit"):
-                picture = visitor.go(f"/admin/{name}").page.screenshot(full_page=True)
+            for name in ("queue", "keys", "webhooks", "audit", "settings"):
+                visitor.go("/admin" if name == "queue" else f"/admin/{name}")
+                picture = visitor.page.screenshot(full_page=True)
                 _keep(f"admin-{name}-{theme}-{width}.png", _picture(picture))
+            for name, path, button in (
+                ("pause", "/admin", "form[data-dialog^=pause-] button"),
+                ("revoke", "/admin/keys", "form[data-dialog^=revoke-] button"),
+            ):
+                visitor.go(path).page.locator(button).first.click()
+                picture = visitor.page.screenshot(caret="initial")
+                _keep(f"dialog-{name}-{theme}-{width}.png", _picture(picture))
 
 
 @pytest.mark.usefixtures("worker")
@@ -96,13 +107,14 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
     lifecycle.cancel(stage.farm, waiting, by="ops-laptop", reason="wrong street")
     eventually(lambda: (_row(stage, running)["detail"] or {}).get("step", 0) > 21, within=240)
 
-    pages = {"overview": "/", "jobs": "/jobs", "job-running": f"/jobs/{running}"}
-    pages |= {"job-done": f"/jobs/{made[0]}", "new": f"/new?from={made[2]}"}
+    pages = {"overview": "/", "jobs": "/jobs", "grid": "/jobs?view=grid"}
+    pages |= {"job-running": f"/jobs/{running}", "job-done": f"/jobs/{made[0]}"}
+    pages |= {"job-failed": f"/jobs/{_failed(stage)}", "new": f"/new?from={made[2]}"}
     pages |= {"compare": f"/compare?ids={made[1]},{made[0]}"}
-    pages |= {"groups": "/groups", "group": "/groups/g0"}
+    pages |= {"groups": "/groups", "group": "/groups/g0", "docs": "/docs", "nowhere": "/nowhere"}
     for theme in ("dark", "light"):
         for size, width in ((DESK, "wide"), (PHONE, "phone")):
-            visitor = visit("/", size=size)
+            visitor = visit("/", size=size, expected=("404",))
             if theme == "light":
                 visitor.page.click("button[name=theme]")
             for name, path in pages.items():
@@ -112,6 +124,13 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
                 # to hide carets it writes style attributes, which the pages' policy refuses
                 picture = visitor.page.screenshot(full_page=True, caret="initial")
                 _keep(f"{name}-{theme}-{width}.png", _picture(picture))
+            for name, ask in _questions(running).items():
+                ask(visitor)
+                picture = visitor.page.screenshot(caret="initial")
+                _keep(f"{name}-{theme}-{width}.png", _picture(picture))
+            visitor.page.context.clear_cookies(name="wanfarm_session")
+            picture = visitor.go("/login").page.screenshot(caret="initial")
+            _keep(f"login-{theme}-{width}.png", _picture(picture))
     assert _state(stage, running) == "in_progress", "the running job ended before its picture"
 
 
@@ -125,6 +144,37 @@ SHOW_A_FRAME = """async () => {
   await player.play();
   player.pause();
 }"""
+
+
+def _questions(running: str) -> dict[str, Callable[[Visitor], object]]:
+    """What opens each question, and the page that asks about ticked jobs."""
+
+    def press(path: str, button: str) -> Callable[[Visitor], object]:
+        return lambda visitor: visitor.go(path).page.locator(button).first.click()
+
+    def tick(visitor: Visitor) -> None:
+        boxes = visitor.go("/jobs").page.locator(".tick input")
+        for place in (0, 1):
+            boxes.nth(place).check()
+        visitor.page.click("button[name=do][value=cancel]")
+        visitor.page.wait_for_url("**/jobs/ticked")
+
+    return {
+        "dialog-cancel": press(f"/jobs/{running}", "form[data-dialog=cancel-dialog] button"),
+        "dialog-drain": press("/groups/g0", "form[data-dialog=requeue-dialog] button"),
+        "dialog-keys": lambda visitor: visitor.go("/").page.keyboard.press("?"),
+        "ticked": tick,
+    }
+
+
+def _failed(stage: Stage) -> str:
+    """A job that another group could not finish."""
+    made = stage.submit("a paper boat goes over a waterfall", model="wan-tiny-ti2v", max_attempts=1)
+    claim = lifecycle.claim(stage.farm, Offer("g1", "life-1", 1, ("wan-tiny-ti2v",)))
+    assert claim is not None
+    said = "Rank 1 hung in an all-to-all for 60 s at step 31 (collective time-out)."
+    lifecycle.give_back(stage.farm, claim, JobFailure(FailureKind.HANG, said))
+    return made
 
 
 def _row(stage: Stage, video_id: str) -> dict:
@@ -146,6 +196,6 @@ def _keep(name: str, picture: Image.Image) -> None:
     """Store a picture, packed as tightly as PNG can."""
     TARGET.mkdir(parents=True, exist_ok=True)
     out = BytesIO()
-    picture.save(out, "PNG", optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     assert out.tell() < LIMIT_BYTES, f"{name}: {out.tell()} bytes"
     (TARGET / name).write_bytes(out.getvalue())

@@ -1,5 +1,6 @@
 """The form for a new video: limits, all faults at once, images, one job per form."""
 
+import json
 from io import BytesIO
 
 import pytest
@@ -10,6 +11,7 @@ from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.states import GroupState
 from tests.browser.conftest import Visit
 from tests.browser.staging import Stage
+from tests.loras import adapter
 
 pytestmark = pytest.mark.browser
 
@@ -154,6 +156,73 @@ def test_a_dropped_image_lands_in_the_field(visit: Visit):
     visitor.page.dispatch_event("#prompt", "drop", {"dataTransfer": data})
 
     assert visitor.page.evaluate("document.getElementById('input_reference').files.length") == 1
+
+
+def test_the_picture_is_shown_as_the_model_will_see_it(visit: Visit, stage: Stage):
+    visitor = visit("/new?model=wan-tiny-i2v")
+    visitor.page.fill("#prompt", "it turns")
+    visitor.page.set_input_files("#input_reference", picture())
+    preview, seen = visitor.page.locator("#preview"), visitor.page.locator("#seen")
+    seen.get_by_text("The video takes the shape of the image.").wait_for()
+
+    visitor.page.fill("#size", "64x96")
+    visitor.page.select_option("#image_fit", "contain")
+    seen.get_by_text("What the model sees: padded to 64x96.").wait_for()
+
+    box = preview.bounding_box()
+    assert box is not None
+    assert box["width"] / box["height"] == pytest.approx(64 / 96, rel=0.02)
+    assert preview.evaluate("one => getComputedStyle(one).objectFit") == "contain"
+    assert visitor.axe() == []
+    visitor.page.click("#create")
+    visitor.page.wait_for_url("**/jobs/video_*")
+    (row,) = rows(stage)
+    assert (row["spec"]["image_fit"], row["spec"]["width"]) == ("contain", 64)
+    visitor.page.click("#edit")
+    visitor.page.wait_for_url("**/new?from=*")
+    assert visitor.page.input_value("#image_fit") == "contain"
+
+
+def test_adapters_are_chosen_by_name_and_kept_by_edit(visit: Visit, stage: Stage):
+    for name, family in (("film-grain", "wan-tiny"), ("of-others", "wan2.2-5b")):
+        folder = stage.farm.settings.lora_dir / name
+        folder.mkdir(parents=True)
+        (folder / "high.safetensors").write_bytes(adapter())
+        (folder / "low.safetensors").write_bytes(adapter())
+        (folder / "lora.json").write_text(json.dumps({"family": family}))
+    visitor = visit("/new?model=wan-tiny-t2v", expected=("400",))
+    assert "of-others" not in visitor.text("#loras")
+    first = visitor.page.get_by_label("LoRA 1", exact=True)
+
+    visitor.page.fill("#prompt", "a red ball")
+    visitor.page.get_by_label("strength of LoRA 1").fill("0.5")
+    visitor.page.click("#create")
+    visitor.page.wait_for_selector("#loras-fault")
+    assert visitor.page.get_by_label("strength of LoRA 1").input_value() == "0.5"
+    assert visitor.axe() == []
+    first.select_option("film-grain")
+    visitor.page.get_by_label("expert of LoRA 1").select_option("low")
+    visitor.page.click("#create")
+    visitor.page.wait_for_url("**/jobs/video_*")
+
+    (row,) = rows(stage)
+    assert row["spec"]["loras"] == [{"name": "film-grain", "strength": 0.5, "target": "low"}]
+    visitor.page.click("#edit")
+    visitor.page.wait_for_url("**/new?from=*")
+    assert first.input_value() == "film-grain"
+    assert visitor.page.get_by_label("LoRA 3", exact=True).count() == 0
+
+
+def test_a_deadline_is_set_from_the_form(visit: Visit, stage: Stage):
+    visitor = visit("/new")
+    visitor.page.fill("#prompt", "a red ball")
+    visitor.page.fill("#finish_within_s", "3600")
+
+    visitor.page.click("#create")
+    visitor.page.wait_for_url("**/jobs/video_*")
+
+    (row,) = rows(stage)
+    assert (row["finish_by"] - row["created_at"]).total_seconds() == 3600
 
 
 def test_without_script_another_model_is_one_button_away(visit: Visit):

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import re
-import select
 import subprocess
 import threading
 import time
@@ -169,52 +168,6 @@ def test_ctrl_c_leaves_the_video_alone_and_says_how_to_see_it_again(started, wor
     assert process.returncode == 130
     assert f"wanfarm watch {claimed.fence.video_id}" in err
     assert worker.state(claimed.fence.video_id) == "in_progress"
-
-
-def test_watch_gives_every_event_once_across_a_restart_of_the_farm(
-    started, server, worker, claimed
-):
-    process = started("watch", claimed.fence.video_id, "--json")
-    snapshot = json.loads(process.stdout.readline())
-    worker.step(claimed, 1)
-    first = json.loads(process.stdout.readline())
-
-    server.stop()
-    worker.step(claimed, 2)
-    server.start()
-    worker.step(claimed, 3)
-    worker.complete(claimed)
-
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 0, err
-    *events, last = [first, *map(json.loads, out.splitlines())]
-    assert [event["id"] for event in events] == [first["id"] + i for i in range(len(events))]
-    assert [event["step"] for event in events if event["type"] == "step"] == [1, 2, 3]
-    assert events[-1]["to"] == "completed"
-    assert (snapshot["status"], last["status"]) == ("in_progress", "completed")
-
-
-def test_in_a_terminal_one_line_is_redrawn(started, worker, claimed, eventually):
-    parent, child = pty.openpty()
-    process = started("watch", claimed.fence.video_id, stderr=child)
-    worker.step(claimed, 7)
-    os.close(child)
-    shown = b""
-
-    def saw_a_step() -> bool:
-        nonlocal shown
-        if select.select([parent], [], [], 0)[0]:
-            shown += os.read(parent, 4096)
-        return b"denoise 7/20" in shown
-
-    eventually(saw_a_step)
-    worker.complete(claimed)
-
-    out, _ = process.communicate(timeout=20)
-    os.close(parent)
-    assert b"\r\x1b[K" in shown
-    assert b"\n" not in shown
-    assert "completed" in out
 
 
 def test_get_shows_settings_attempts_and_the_file(wanfarm, worker, claimed):

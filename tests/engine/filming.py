@@ -25,7 +25,7 @@ class Camera(Engine):
             return None
         red = np.zeros((spec.frames, spec.height, spec.width, 3), np.uint8)
         red[..., 0] = 255
-        with mp4.writing(out, spec.width, spec.height, spec.fps, spec.frames) as film:
+        with mp4.writing(out, spec) as film:
             film.write(red)
         file = VideoFile(
             path=str(out),

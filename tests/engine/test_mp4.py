@@ -1,5 +1,6 @@
 """The file that comes out: its shape, its codec, and that it is whole or not there."""
 
+import json
 import os
 import re
 import signal
@@ -24,9 +25,14 @@ def probe(path):
     return next(line for line in told.splitlines() if "Video:" in line)
 
 
+def film(**fields):
+    """64x48, ten pictures, which no model makes."""
+    return small(width=64, height=48, fps=24).model_copy(update={"frames": 10} | fields)
+
+
 def write(pictures, path, before=lambda _: None):
     """Far more pictures than a pipe holds."""
-    with mp4.writing(path, 64, 48, 24, 10) as file:
+    with mp4.writing(path, film()) as file:
         before(file)
         for _ in range(100):
             file.write(pictures)
@@ -63,8 +69,29 @@ def test_a_rendered_video_is_what_the_spec_says(render: Render):
     assert len(decoded(path, 96, 64)) == 13
 
 
+def test_the_file_tells_how_it_was_made_where_that_is_asked_for(pictures, tmp_path):
+    prompt = 'a "red" ball; #1 = größer\\n'
+    for name, told in (("silent.mp4", False), ("telling.mp4", True)):
+        with mp4.writing(tmp_path / name, film(prompt=prompt, embed_provenance=told)) as file:
+            file.write(pictures)
+
+    assert comment(tmp_path / "silent.mp4") is None
+    said = json.loads(comment(tmp_path / "telling.mp4"))
+    assert (said["prompt"], said["seed"]) == (prompt, 1)
+    silent, telling = (decoded(tmp_path / f"{n}.mp4", 64, 48) for n in ("silent", "telling"))
+    assert np.array_equal(silent, telling)
+
+
+def comment(path):
+    """What a file says of itself, as another program reads it."""
+    argv = [get_ffmpeg_exe(), "-loglevel", "error", "-i", path, "-f", "ffmetadata", "-"]
+    text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"^comment=((?:[^\\\n]|\\.)*)$", text, re.MULTILINE | re.DOTALL)
+    return found and re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL)
+
+
 def test_it_can_be_played_while_it_is_fetched(pictures, tmp_path):
-    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, 10) as file:
+    with mp4.writing(tmp_path / "a.mp4", film()) as file:
         file.write(pictures)
 
     names = atoms(tmp_path / "a.mp4")
@@ -72,7 +99,7 @@ def test_it_can_be_played_while_it_is_fetched(pictures, tmp_path):
 
 
 def test_pictures_survive(pictures, tmp_path):
-    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, 10) as file:
+    with mp4.writing(tmp_path / "a.mp4", film()) as file:
         file.write(pictures[:1])
         file.write(pictures[1:])
 
@@ -82,7 +109,7 @@ def test_pictures_survive(pictures, tmp_path):
 
 @pytest.mark.parametrize("frames", [1, 5, 10])
 def test_stills_are_made_beside_it(pictures, tmp_path, frames):
-    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, frames) as file:
+    with mp4.writing(tmp_path / "a.mp4", film(frames=frames)) as file:
         file.write(pictures[:frames])
 
     with Image.open(mp4.stills(tmp_path / "a.mp4")["thumbnail"]) as middle:
@@ -97,7 +124,7 @@ def test_stills_are_made_beside_it(pictures, tmp_path, frames):
 
 def test_the_sheet_of_a_long_video_spans_it(tmp_path):
     grey = np.repeat(np.arange(0, 240, 2, np.uint8), 48 * 64 * 3).reshape(-1, 48, 64, 3)
-    with mp4.writing(tmp_path / "a.mp4", 64, 48, 24, len(grey)) as file:
+    with mp4.writing(tmp_path / "a.mp4", film(frames=len(grey))) as file:
         file.write(grey)
 
     with Image.open(mp4.stills(tmp_path / "a.mp4")["spritesheet"]) as sheet:

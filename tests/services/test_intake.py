@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from shared.jobs import groups, intake, invariants, lifecycle, orders, queries
+from shared.jobs import board, groups, intake, invariants, lifecycle, orders, queries
 from shared.machinery.doorbell import ENOUGH
 from shared.machinery.farm import open_farm
 from shared.machinery.feed import EVENTS
@@ -160,7 +160,7 @@ def test_one_key_for_another_request_is_refused(farm):
         submit(farm, idempotency_key="k", fingerprint="another")
 
     assert refused.value.code == "idempotency_key_reused"
-    assert queries.board(farm, None).queued == 1
+    assert board.read(farm, None).queued == 1
 
 
 def test_the_keys_of_two_tenants_do_not_meet(farm):

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.jobs import lifecycle, queries, running
+from shared.jobs import board, lifecycle, queries, running
 from shared.vocabulary.states import VideoState
 from tests.services.jobs import (
     DIED,
@@ -149,16 +149,16 @@ def test_the_board_counts_what_is_live_and_what_ended_lately(farm):
     claimed(farm, tenant="two")
     edit(farm, submit(farm, tenant="one"), created_at=ago(100))
 
-    board, of_one = queries.board(farm, None), queries.board(farm, "one")
+    of_all, of_one = board.read(farm, None), board.read(farm, "one")
 
-    assert (board.queued, board.in_progress) == (1, 1)
-    assert (board.completed_1h, board.failed_24h) == (1, 1)
-    assert (board.run_p50_s, board.oldest_queued_s) == (15, pytest.approx(100, abs=10))
+    assert (of_all.queued, of_all.in_progress) == (1, 1)
+    assert (of_all.completed_1h, of_all.failed_24h) == (1, 1)
+    assert (of_all.run_p50_s, of_all.oldest_queued_s) == (15, pytest.approx(100, abs=10))
     assert (of_one.in_progress, of_one.failed_24h) == (0, 0)
 
 
 def test_an_empty_farm_has_an_empty_board(farm):
-    assert queries.board(farm, None) == queries.Board(0, 0, 0, 0, None, None, None)
+    assert board.read(farm, None) == board.Board(0, 0, 0, 0, None, None, None, None)
 
 
 def test_gpu_seconds_count_every_ended_attempt_on_all_its_ranks(farm):

@@ -3,17 +3,17 @@
 from datetime import UTC, datetime, timedelta
 
 from api.dashboard.bars import draw
-from shared.jobs.group_history import Hour
+from shared.jobs.board import Span
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
-def hours(*counts: tuple[int, int]) -> list[Hour]:
-    return [Hour(NOON + timedelta(hours=n), *both) for n, both in enumerate(counts)]
+def hours(*counts: tuple[int, int]) -> list[Span]:
+    return [Span(NOON + timedelta(hours=n), *both) for n, both in enumerate(counts)]
 
 
 def test_failures_stand_on_what_was_completed():
-    done, bad = draw(hours((3, 1))).bars
+    done, bad = draw(hours((3, 1)), 1).bars
 
     assert (done.tone, bad.tone) == ("ok", "bad")
     assert bad.y + bad.height == done.y
@@ -22,7 +22,7 @@ def test_failures_stand_on_what_was_completed():
 
 
 def test_one_job_beside_many_is_seen_and_an_hour_without_any_is_a_line():
-    many, one, none = draw(hours((1000, 0), (1, 0), (0, 0))).bars
+    many, one, none = draw(hours((1000, 0), (1, 0), (0, 0)), 3).bars
 
     assert many.height == 45
     assert one.height == 3
@@ -31,14 +31,14 @@ def test_one_job_beside_many_is_seen_and_an_hour_without_any_is_a_line():
 
 
 def test_a_column_never_leaves_the_chart():
-    chart = draw(hours((1000, 1), (1, 1000), (1, 1)))
+    chart = draw(hours((1000, 1), (1, 1000), (1, 1)), 3)
 
     assert min(bar.y for bar in chart.bars) >= 0
     assert chart.summary == "1002 completed, 1002 failed in 3 hours"
 
 
 def test_a_day_without_a_job_is_drawn():
-    chart = draw(hours(*[(0, 0)] * 24))
+    chart = draw(hours(*[(0, 0)] * 24), 24)
 
     assert len(chart.bars) == 24
     assert chart.width == 24 * 12 - 2

@@ -123,6 +123,7 @@ WRONG = {
     "checkpoint_seconds": 0,
     "metrics_port": 70_000,
     "metrics_auth": "perhaps",
+    "traces_url": "collector:4317",
     "log_level": "LOUD",
     "log_prompts": "perhaps",
 }

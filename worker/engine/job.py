@@ -166,8 +166,7 @@ class Job:
         ]
 
     def _file(self) -> AbstractContextManager[mp4.Mp4]:
-        spec = self._spec
-        return mp4.writing(self._order.out, spec.width, spec.height, spec.fps, spec.frames)
+        return mp4.writing(self._order.out, self._spec)
 
     def _closed(self, closing: contextlib.ExitStack, file: mp4.Mp4) -> VideoFile:
         spec = self._spec

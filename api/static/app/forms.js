@@ -12,6 +12,7 @@ export function startForms() {
   });
   document.addEventListener("change", (event) => {
     if (event.target.matches(IMAGE)) preview(event.target);
+    if (event.target.matches("#image_fit, #size")) crop();
   });
   document.addEventListener("input", (event) => event.target.id === "count" && countOut());
   document.addEventListener("dragover", (event) => imageField() && event.preventDefault());
@@ -31,6 +32,7 @@ function adapt() {
     button.hidden = button.disabled = true;
   }
   countOut();
+  crop();
 }
 
 // Says on the buttons how many videos they make.
@@ -107,4 +109,22 @@ function preview(field) {
   if (picture.src.startsWith("blob:")) URL.revokeObjectURL(picture.src);
   picture.hidden = !file;
   if (file) picture.src = URL.createObjectURL(file);
+  crop();
+}
+
+const FITS = {contain: ["contain", "padded"], stretch: ["fill", "stretched"]};
+
+// Shows the image as the model will see it: at the video's shape, cut, padded or stretched.
+function crop() {
+  const picture = document.getElementById("preview");
+  if (!picture) return;
+  const size = document.getElementById("size");
+  const shape = /^(\d+)x(\d+)$/.exec(size.value.trim() || size.placeholder);
+  const [fit, word] = FITS[document.getElementById("image_fit").value] ?? ["cover", "cut"];
+  picture.style.aspectRatio = shape ? `${shape[1]} / ${shape[2]}` : "";
+  picture.style.objectFit = fit;
+  const seen = document.getElementById("seen");
+  seen.hidden = picture.hidden;
+  seen.textContent = shape ? `What the model sees: ${word} to ${shape[0]}.`
+    : "The video takes the shape of the image.";
 }

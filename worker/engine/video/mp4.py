@@ -13,7 +13,7 @@ import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 from numpy.typing import NDArray
 
-from shared.vocabulary.spec import FailureKind
+from shared.vocabulary.spec import FailureKind, GenerationSpec
 from worker.engine.faults import EngineFault
 
 _CLOSE_S: Final = 120.0  # what is buffered in ffmpeg after the last picture takes far less
@@ -113,11 +113,15 @@ def stills(out: Path) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def writing(out: Path, width: int, height: int, fps: int, frames: int) -> Generator[Mp4]:
-    """Open an H.264 file for so many RGB pictures of one size, and its stills.
+def writing(out: Path, spec: GenerationSpec) -> Generator[Mp4]:
+    """Open an H.264 file for the RGB pictures of a spec, and its stills.
 
     The file takes its name when the block ends well; on any exception nothing is left of it. What
     the block does is beside the encoding: it ends when all pictures are in the file.
+
+    Args:
+        out: the file.
+        spec: says how many pictures there are, of what size and pace, and what the file tells.
 
     Raises:
         EngineFault: kind `storage`, as `Mp4` tells.
@@ -125,7 +129,7 @@ def writing(out: Path, width: int, height: int, fps: int, frames: int) -> Genera
     part = out.with_name(f".{out.name}.part")
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
-            _command(part, stills(out), f"{width}x{height}", fps, frames),
+            _command(part, stills(out), spec),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
@@ -142,17 +146,20 @@ def writing(out: Path, width: int, height: int, fps: int, frames: int) -> Genera
             raise
 
 
-def _command(part: Path, stills: dict[str, Path], size: str, fps: int, frames: int) -> list[str]:
+def _command(part: Path, stills: dict[str, Path], spec: GenerationSpec) -> list[str]:
+    size = f"{spec.width}x{spec.height}"
     quiet = ["-hide_banner", "-loglevel", "error", "-y"]
-    pictures = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(fps), "-i", "-"]
+    pictures = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(spec.fps), "-i", "-"]
     codec = ["-an", "-c:v", "libx264", "-preset", _PRESET, "-crf", "18", "-pix_fmt", "yuv420p"]
     pace = ["-threads", _THREADS, "-x264-params", _LOOKAHEAD]
-    video = ["-map", "[all]", *codec, *pace, "-movflags", "+faststart", "-f", "mp4", str(part)]
+    told = ["-metadata", f"comment={spec.comment}"] if spec.comment else []
+    video = ["-map", "[all]", *codec, *pace, *told, "-movflags", "+faststart", "-f", "mp4"]
     one = ["-frames:v", "1"]
     thumbnail = ["-map", "[middle]", *one, "-c:v", "libwebp", "-quality", "80"]
     sheet = ["-map", "[sheet]", *one, "-c:v", "mjpeg", "-q:v", "3"]
-    outputs = [*video, *thumbnail, str(stills["thumbnail"]), *sheet, str(stills["spritesheet"])]
-    return [get_ffmpeg_exe(), *quiet, *pictures, "-filter_complex", _graph(frames), *outputs]
+    small, many = str(stills["thumbnail"]), str(stills["spritesheet"])
+    outputs = [*video, str(part), *thumbnail, small, *sheet, many]
+    return [get_ffmpeg_exe(), *quiet, *pictures, "-filter_complex", _graph(spec.frames), *outputs]
 
 
 def _graph(frames: int) -> str:
