@@ -1,6 +1,7 @@
 """The pages that read: overview, jobs, job; each with the fragment that keeps it fresh."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from api.dashboard.listing import Listing, asked, listing
 from api.dashboard.rows import find_row, jobs_of, tenant_of
 from api.dashboard.views import GroupCard, Line, group_card, line
 from api.dashboard.words import duration
-from api.plumbing.auth import require
+from api.plumbing.auth import current_caller, require
 from api.plumbing.links import base_url
 from api.plumbing.runtime import farm as farm_of_request
 from shared.jobs import board, forecast, groups, pauses, queries
@@ -115,7 +116,9 @@ def job_fragment(video_id: str) -> Response:
 
 
 def nothing(path: str) -> str:
-    """Say that there is no such page."""
+    """Say that there is no such page; who is logged in stays so."""
+    with suppress(WanfarmError):
+        current_caller(request)
     raise WanfarmError("not_found", f"There is no page '/{path[:80]}'. Start from the overview.")
 
 

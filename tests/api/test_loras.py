@@ -1,7 +1,6 @@
 """LoRAs over HTTP: what the farm has, and what a request may name."""
 
 import hashlib
-import html
 import json
 import re
 import struct
@@ -140,6 +139,8 @@ def test_the_form_for_a_new_video_brings_the_adapters_of_the_job_it_starts_from(
     page = app.test_client().get(f"/new?from={video_id}").text
 
     close(app)
-    value = re.search(r'<input id="loras" name="loras" value="([^"]*)"', page)
-    assert value
-    assert json.loads(html.unescape(value[1])) == [asked]
+    row = re.search(r'<div class="lora">(.*?)</div>', page, re.DOTALL)
+    assert row
+    assert re.findall(r"<option selected>(.*?)</option>", row[1]) == ["film-grain", "high"]
+    assert 'name="loras[0][strength]"' in row[1]
+    assert 'value="0.5"' in row[1]

@@ -101,11 +101,11 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
     ]
     eventually(lambda: all(_state(stage, one) == "completed" for one in made), within=240)
     fox = "a fox runs through deep snow, cinematic, backlit"
-    running = stage.submit(fox, steps=40, frames=65, size="256x256")  # outlives the pictures
-    for prompt in ("macro: ink spreads in water, teal and amber", "a paper boat in a storm drain"):
-        waiting = stage.submit(prompt)
-    lifecycle.cancel(stage.farm, waiting, by="ops-laptop", reason="wrong street")
-    eventually(lambda: (_row(stage, running)["detail"] or {}).get("step", 0) > 21, within=240)
+    running = stage.submit(fox, steps=100, frames=65, size="256x256")  # outlives the pictures
+    ink = stage.submit("macro: ink spreads in water, teal and amber")
+    boat = stage.submit("a paper boat in a storm drain")
+    lifecycle.cancel(stage.farm, boat, by="ops-laptop", reason="wrong street")
+    eventually(lambda: (_row(stage, running)["detail"] or {}).get("step", 0) > 55, within=240)
 
     pages = {"overview": "/", "jobs": "/jobs", "grid": "/jobs?view=grid"}
     pages |= {"job-running": f"/jobs/{running}", "job-done": f"/jobs/{made[0]}"}
@@ -124,7 +124,7 @@ def test_take_pictures(visit: Visit, stage: Stage, eventually: Callable[..., obj
                 # to hide carets it writes style attributes, which the pages' policy refuses
                 picture = visitor.page.screenshot(full_page=True, caret="initial")
                 _keep(f"{name}-{theme}-{width}.png", _picture(picture))
-            for name, ask in _questions(running).items():
+            for name, ask in _questions(running, (running, ink)).items():
                 ask(visitor)
                 picture = visitor.page.screenshot(caret="initial")
                 _keep(f"{name}-{theme}-{width}.png", _picture(picture))
@@ -146,16 +146,16 @@ SHOW_A_FRAME = """async () => {
 }"""
 
 
-def _questions(running: str) -> dict[str, Callable[[Visitor], object]]:
+def _questions(running: str, made: tuple[str, ...]) -> dict[str, Callable[[Visitor], object]]:
     """What opens each question, and the page that asks about ticked jobs."""
 
     def press(path: str, button: str) -> Callable[[Visitor], object]:
         return lambda visitor: visitor.go(path).page.locator(button).first.click()
 
     def tick(visitor: Visitor) -> None:
-        boxes = visitor.go("/jobs").page.locator(".tick input")
-        for place in (0, 1):
-            boxes.nth(place).check()
+        visitor.go("/jobs")
+        for one in made:
+            visitor.page.locator(f".tick input[value={one}]").check()
         visitor.page.click("button[name=do][value=cancel]")
         visitor.page.wait_for_url("**/jobs/ticked")
 

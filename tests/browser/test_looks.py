@@ -49,8 +49,7 @@ def scenes(stage: Stage) -> list[str]:
     return ["/", "/jobs", "/new", *others, *groups, *jobs]
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize(
+LOOKS = pytest.mark.parametrize(
     ("theme", "size"),
     [
         pytest.param("dark", DESK, id="dark-desk"),
@@ -59,6 +58,36 @@ def scenes(stage: Stage) -> list[str]:
         pytest.param("dark", PHONE, id="dark-phone", marks=pytest.mark.long),
     ],
 )
+
+
+@pytest.mark.browser
+@LOOKS
+def test_questions_are_accessible_and_in_the_middle(
+    visit: Visit, stage: Stage, theme: str, size: tuple
+):
+    running = stage.submit("a fox runs through deep snow")
+    stage.denoise(stage.claim().fence, 3)
+    stage.beat(GroupState.BUSY, running)
+    visitor = visit("/", size=size)
+    if theme == "light":
+        visitor.page.click("button[name=theme]")
+
+    for path, name in (
+        (f"/jobs/{running}", "cancel-dialog"),
+        ("/groups/g0", "finish-dialog"),
+        ("/groups/g0", "requeue-dialog"),
+        ("/admin", "pause-intake"),
+    ):
+        visitor.go(path).page.locator(f"form[data-dialog={name}] button").first.click()
+        box = visitor.page.locator(f"#{name}").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] / 2 == pytest.approx(size[0] / 2, abs=8), name
+        assert box["y"] + box["height"] / 2 == pytest.approx(size[1] / 2, abs=8), name
+        assert visitor.axe() == [], name
+
+
+@pytest.mark.browser
+@LOOKS
 def test_pages_are_accessible_and_fit(visit: Visit, scenes: list[str], theme: str, size: tuple):
     visitor = visit("/", size=size, expected=("404",))
     if theme == "light":

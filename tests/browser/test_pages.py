@@ -113,6 +113,7 @@ def test_what_is_not_there_is_told_in_the_shell(member: FlaskClient, path: str):
 
     assert answer.status_code == 404
     assert "<h1>Nothing here</h1>" in answer.text
+    assert "Log out" in answer.text
 
 
 def test_a_program_gets_json_from_unknown_paths(guest: FlaskClient):
