@@ -220,8 +220,8 @@ def test(extras: str, rest: list[str]) -> int:
         names = sorted(path.name for path in (ROOT / "tests").iterdir() if path.is_dir())
         raise Refusal(f"T is {folder!r}. It names a folder of tests/: {', '.join(names)}.")
     command = [str(VENV / "bin" / "python"), "-m", "pytest", *([f"tests/{folder}"] * bool(folder))]
-    # two more than there are cores: tests wait for processes about as long as they compute
-    beside = ["-n", str(min(MOST_BESIDE, 2 + (os.cpu_count() or 1))), "--dist", "loadfile"]
+    # one more than there are cores: with two more nothing ends sooner, as no core is idle then
+    beside = ["-n", str(min(MOST_BESIDE, 1 + (os.cpu_count() or 1))), "--dist", "loadfile"]
     beside.append("--no-loadscope-reorder")  # in the order of testpaths
     # tests and their ranks share the cores: threads that spin would keep each other waiting
     patient = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}

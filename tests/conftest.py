@@ -52,7 +52,7 @@ class Services:
         return f"{self.postgres_url.rpartition('/')[0]}/{database}"
 
 
-def wait_for(check: Callable[[], object], within: float = 10) -> object:
+def wait_for(check: Callable[[], object], within: float = 30) -> object:
     """Poll until a check gives something true; its last value is in the failure."""
     deadline = time.monotonic() + within
     while not (value := check()):
@@ -64,7 +64,7 @@ def wait_for(check: Callable[[], object], within: float = 10) -> object:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
-    """`eventually(check, within=10)`: wait for a condition, with a deadline."""
+    """`eventually(check, within=30)`: wait for a condition, with a deadline."""
     return wait_for
 
 

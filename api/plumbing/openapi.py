@@ -144,10 +144,9 @@ def _without_null(shape: Json) -> Json:
 
 def _responses(route: Route[Any], refs: dict[Any, Json]) -> Json:
     responses: Json = {"200": {"description": "Done.", "content": _content(route, refs)}}
+    told = {name: {"$ref": f"#/components/headers/{name}"} for name in _RATE_HEADERS}
     if route.scope:
-        responses["200"]["headers"] = {
-            name: {"$ref": f"#/components/headers/{name}"} for name in _RATE_HEADERS
-        }
+        responses["200"]["headers"] = told
     if "If-None-Match" in route.headers:
         responses["304"] = {"description": "Not modified."}
     if "Range" in route.headers:
@@ -163,6 +162,8 @@ def _responses(route: Route[Any], refs: dict[Any, Json]) -> Json:
     for status, codes in sorted(by_status.items()):
         described = ", ".join(f"`{code}`" for code in sorted(codes))
         responses[str(status)] = {"description": described, "content": envelope}
+    if route.scope:
+        responses["429"]["headers"] = told
     return responses
 
 

@@ -30,6 +30,7 @@ class Allowance:
     limit: int
     remaining: int
     reset_s: float  # until all of it is back
+    wait_s: float  # until there is room for this request; 0 where there is
 
 
 @dataclass(slots=True)
@@ -41,24 +42,19 @@ class Rates:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, settings: Settings, caller: Caller, rate: Rate) -> Allowance | None:
-        """Count a request; None where there is no limit.
-
-        Raises:
-            WanfarmError: `rate_limited`.
-        """
+        """Count a request, unless it is one too many; None where there is no limit."""
         limit = _limit(settings, caller, rate)
         if not limit:
             return None
-        period, words = _PERIODS[rate]
+        period, _ = _PERIODS[rate]
         each, now = period / limit, self.clock()
         with self._lock:
             until = max(self._spent.get((caller.key_id, rate), now), now)
             wait = until + each - now - period
             if wait <= 0:
-                self._spent[caller.key_id, rate] = until + each
-        if wait > 0:
-            raise _too_many(caller, f"{limit} {rate} {words}", wait)
-        return Allowance(limit, math.floor(-wait / each + 1e-6), until + each - now)
+                until = self._spent[caller.key_id, rate] = until + each
+        left = max(0, math.floor(-wait / each + 1e-6))
+        return Allowance(limit, left, until - now, max(0.0, wait))
 
 
 def _limit(settings: Settings, caller: Caller, rate: Rate) -> int:
@@ -68,10 +64,18 @@ def _limit(settings: Settings, caller: Caller, rate: Rate) -> int:
     return settings.uploads_per_min if rate == "uploads" else settings.requests_per_s
 
 
-def _too_many(caller: Caller, what: str, wait_s: float) -> WanfarmError:
-    wait = math.ceil(wait_s)
-    return WanfarmError(
+def refuse_beyond(allowance: Allowance | None, caller: Caller, rate: Rate) -> None:
+    """Raise for a request that is one too many.
+
+    Raises:
+        WanfarmError: `rate_limited`.
+    """
+    if allowance is None or not allowance.wait_s:
+        return
+    wait, (_, period) = math.ceil(allowance.wait_s), _PERIODS[rate]
+    raise WanfarmError(
         "rate_limited",
-        f"Key '{caller.key_name}' may make {what}. They are used up. Retry in {wait} s.",
+        f"Key '{caller.key_name}' may make {allowance.limit} {rate} {period}. They are used up. "
+        f"Retry in {wait} s.",
         retry_after_s=wait,
     )

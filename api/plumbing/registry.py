@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from api.plumbing.auth import acting, require
 from api.plumbing.form import check_tree, read_body, refuse_twice
-from api.plumbing.rates import Rate
+from api.plumbing.rates import Rate, refuse_beyond
 from api.plumbing.runtime import farm, runtime
 from shared.jobs.audit import Actor
 from shared.jobs.keys import Caller, Scope
@@ -90,7 +90,9 @@ class Endpoint(Generic[Q]):
         scope = self.route.scope
         caller = require(request, scope) if scope is not None else None
         if caller is not None:
-            g.allowance = runtime().rates.take(farm().settings, caller, self.route.rate)
+            rate = self.route.rate
+            g.allowance = runtime().rates.take(farm().settings, caller, rate)
+            refuse_beyond(g.allowance, caller, rate)
         query = _read_query(self.route.query)
         return self.answer(Call(query, path, caller))
 
