@@ -19,7 +19,7 @@ from api.plumbing.auth import current_caller, require
 from api.plumbing.links import base_url
 from api.plumbing.runtime import farm as farm_of_request
 from shared.jobs import board, forecast, groups, pauses, queries
-from shared.jobs.board import Board
+from shared.jobs.board import Board, Live
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
@@ -127,18 +127,20 @@ def _overview(caller: Caller) -> Overview:
     rows = queries.page(farm, queries.Filter(tenant=tenant), limit=_RECENT).rows
     known = groups.all_groups(farm)
     jobs = {row["id"]: row for row in rows} | jobs_of(known, caller)
+    standing = board.read(farm, tenant)
+    everything = standing.live if tenant is None else board.live(farm)
     return Overview(
-        board=board.read(farm, tenant),
+        board=standing,
         groups=[group_card(one, jobs) for one in known],
         recent=[line(row) for row in rows],
         problems=[*_problems(known), *_closed_doors()],
-        empty_in=_empty_in(farm, known),
+        empty_in=_empty_in(farm, everything, known),
         chart=draw(board.throughput(farm, tenant), board.SPANS * board.SPAN_S // 3600),
     )
 
 
-def _empty_in(farm: Farm, known: list[Values]) -> str | None:
-    drain = forecast.drained(farm, board.live(farm), known)
+def _empty_in(farm: Farm, live: list[Live], known: list[Values]) -> str | None:
+    drain = forecast.drained(farm, live, known)
     if drain is None or any(row["what"] == "dispatch" for row in pauses.closed(farm)):
         return None
     moments = (drain.likely, drain.earliest, drain.latest)

@@ -158,7 +158,7 @@ def _queue(call: Call[NoQuery]) -> Response:
     standing = board.read(farm(), call.tenant)
     paused = pauses.closed(farm())
     shut = {row["what"] for row in paused}
-    everything = board.live(farm())
+    everything = standing.live if call.tenant is None else board.live(farm())
     drain = None
     if "dispatch" not in shut:
         drain = forecast.drained(farm(), everything, groups.all_groups(farm()))
@@ -173,9 +173,7 @@ def _queue(call: Call[NoQuery]) -> Response:
                 "completed_1h": standing.completed_1h,
                 "failed_24h": standing.failed_24h,
             },
-            by_model=_by_model(
-                everything if call.tenant is None else board.live(farm(), call.tenant)
-            ),
+            by_model=_by_model(standing.live),
             oldest_queued_at=unix(standing.oldest_queued_at),
             drains_at=int(drain.likely) if drain else None,
             run_p50_s=standing.run_p50_s,

@@ -24,34 +24,62 @@ class Live:
     state: str
     count: int
     oldest_s: float  # since the one that has been due the longest is
+    since: datetime  # when the oldest was made
+    age_s: float  # of that one
 
 
 def live(farm: Farm, tenant: str | None = None) -> list[Live]:
     """Count what waits and runs, of one tenant or (None) all; reads no history."""
     mine = [Video.tenant == tenant] if tenant is not None else []
-    due_s = func.extract("epoch", func.now() - func.min(Video.run_after))
+    oldest = func.min(Video.created_at)
+    due_s, age_s = (
+        func.extract("epoch", func.now() - moment) for moment in (func.min(Video.run_after), oldest)
+    )
     statement = (
-        select(Video.model, Video.state, func.count(), due_s)
+        select(Video.model, Video.state, func.count(), due_s, oldest, age_s)
         .where(Video.state.in_([VideoState.QUEUED, VideoState.IN_PROGRESS]), *mine)
         .group_by(Video.model, Video.state)
     )
     with farm.db.connect() as db:
         rows = db.execute(statement).all()
-    return [Live(model, state, count, max(0.0, float(due))) for model, state, count, due in rows]
+    return [
+        Live(model, state, count, max(0.0, float(due)), since, float(age))
+        for model, state, count, due, since, age in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
     """The farm in numbers, for one tenant or (None) all."""
 
-    queued: int
-    in_progress: int
+    live: list[Live]
     completed_1h: int
     failed_24h: int
-    oldest_queued_at: datetime | None
-    oldest_queued_s: float | None
     run_p50_s: float | None
     run_p95_s: float | None
+
+    @property
+    def queued(self) -> int:
+        """Videos that wait."""
+        return sum(one.count for one in self._in(VideoState.QUEUED))
+
+    @property
+    def in_progress(self) -> int:
+        """Videos that run."""
+        return sum(one.count for one in self._in(VideoState.IN_PROGRESS))
+
+    @property
+    def oldest_queued_at(self) -> datetime | None:
+        """When the video that waits the longest was made."""
+        return min((one.since for one in self._in(VideoState.QUEUED)), default=None)
+
+    @property
+    def oldest_queued_s(self) -> float | None:
+        """How long that is ago, by the database's clock."""
+        return max((one.age_s for one in self._in(VideoState.QUEUED)), default=None)
+
+    def _in(self, state: VideoState) -> list[Live]:
+        return [one for one in self.live if one.state == state]
 
 
 def read(farm: Farm, tenant: str | None) -> Board:
@@ -60,14 +88,6 @@ def read(farm: Farm, tenant: str | None) -> Board:
     The run times are those of the latest thousand of a day.
     """
     mine = [Video.tenant == tenant] if tenant is not None else []
-    is_queued = Video.state == VideoState.QUEUED
-    oldest = func.min(Video.created_at).filter(is_queued)
-    live = select(
-        func.count().filter(is_queued),
-        func.count().filter(Video.state == VideoState.IN_PROGRESS),
-        oldest,
-        func.extract("epoch", func.now() - oldest),
-    ).where(Video.state.in_([VideoState.QUEUED, VideoState.IN_PROGRESS]), *mine)
     took = func.extract("epoch", Video.completed_at - Video.started_at)
     hour, day = (Video.completed_at > in_seconds(-seconds) for seconds in (3600, 86_400))
     is_done, is_failed = Video.state == VideoState.COMPLETED, Video.state == VideoState.FAILED
@@ -81,10 +101,8 @@ def read(farm: Farm, tenant: str | None) -> Board:
         func.percentile_cont(0.95).within_group(latest.c.took),
     )
     with farm.db.connect() as db:
-        queued, running, since, waits_s = db.execute(live).one()
         completed, failed, p50, p95 = db.execute(lately).one()
-    times = _number(waits_s), _number(p50), _number(p95)
-    return Board(queued, running, completed, failed, since, *times)
+    return Board(live(farm, tenant), completed, failed, _number(p50), _number(p95))
 
 
 @dataclass(frozen=True, slots=True)

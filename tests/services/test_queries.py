@@ -158,7 +158,7 @@ def test_the_board_counts_what_is_live_and_what_ended_lately(farm):
 
 
 def test_an_empty_farm_has_an_empty_board(farm):
-    assert board.read(farm, None) == board.Board(0, 0, 0, 0, None, None, None, None)
+    assert board.read(farm, None) == board.Board([], 0, 0, None, None)
 
 
 def test_gpu_seconds_count_every_ended_attempt_on_all_its_ranks(farm):
