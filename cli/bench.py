@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO
 import click
 
 from cli import following
-from cli.client import Ask, Exit, Json
+from cli.client import Ask, Exit, FarmError, Json
 from cli.render import seconds_text
 from cli.request import body_of, read_prompt, spec_options
 from cli.session import Session, farm_verb
@@ -21,6 +21,7 @@ from shared.vocabulary.ids import new_id
 
 _PROMPT: Final = "a red ball passes behind a blue square"
 _TIMES: Final = ("wait_s", "run_s", "end_to_end_s")
+_KIND: Final = "bench.serve"
 _NOISE: Final = 0.05  # of a median, at least
 _PARTS: Final = {  # verb -> (module, help)
     "engine": ("engine", "One forward beside plain diffusers: seconds and peak memory."),
@@ -56,12 +57,12 @@ def serve(
 ) -> int:
     """Render videos through a farm, so many at a time, and tell how long each part takes."""
     body = body_of(options) | {"prompt": read_prompt(word)}
-    before: Json | None = json.load(against) if against else None
+    before = _read(against) if against else None
     began = time.monotonic()
     runs = list(_run(session, body, videos, concurrency))
     record = _record(session, body, runs, time.monotonic() - began, concurrency)
     if output:
-        output.write_text(json.dumps(record, indent=1) + "\n")
+        _write(output, record)
     slower = list(slower_than(before, record)) if before else []
     lines = [*_table(record), *(f"slower: {one}" for one in slower)]
     session.screen.object(record, lines, short=f"{record['videos_per_hour']:.1f}")
@@ -70,9 +71,35 @@ def serve(
     return Exit.ERROR if slower else Exit.OK
 
 
+def _read(file: TextIO) -> Json:
+    """Read an earlier record.
+
+    Raises:
+        UsageError: when it is none.
+    """
+    try:
+        record: Json = json.load(file)
+        if record["object"] == _KIND and record["times"]:
+            return record
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise click.UsageError(
+        f"--against {file.name} holds no finished run. Give a file that -o has written."
+    )
+
+
+def _write(path: Path, record: Json) -> None:
+    try:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+    except OSError as err:
+        raise FarmError(Exit.ERROR, f"{path} cannot be written: {err.strerror}.") from err
+
+
 def _run(session: Session, body: Json, videos: int, concurrency: int) -> Iterator[Json]:
     """Keep so many videos going; each has a seed of its own."""
-    first: int = body.get("seed", 1)
+    first: object = body.get("seed", 1)
+    if not isinstance(first, int):
+        raise click.UsageError(f"seed is {first!r}. Seeds count up from it. Give a whole number.")
     with ThreadPoolExecutor(concurrency) as pool:
         going = [pool.submit(_one, session, body | {"seed": first + n}) for n in range(videos)]
         for done, one in enumerate(as_completed(going), 1):
@@ -104,7 +131,7 @@ def _record(
     groups: list[Json] = session.api.get("/v1/groups")["data"]
     named = ("name", "device", "ranks", "parallel", "software")
     return {
-        "object": "bench.serve",
+        "object": _KIND,
         "request": body,
         "concurrency": concurrency,
         "videos": len(runs),

@@ -14,7 +14,7 @@ from worker.ranks.messages import Step
 
 
 class Trail:
-    """The spans of one attempt: its phases, and all of it."""
+    """The spans of one attempt: all of it, and each phase that another one followed."""
 
     def __init__(self, farm: Farm, fence: Fence) -> None:
         """Begin with the attempt."""

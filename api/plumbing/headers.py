@@ -100,7 +100,7 @@ def _trace(response: Response, name: str, seconds: float) -> None:
             name=name,
             began=now - seconds,
             ended=now,
-            headers=dict(request.headers),
+            headers=request.headers.items(),
             video_id=about if is_id(about, "video") else None,
             attributes={
                 "http.response.status_code": response.status_code,

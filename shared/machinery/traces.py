@@ -6,7 +6,7 @@ whoever knows the id finds the trace. Spans that others are below have numbers m
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ class Asked:
     name: str
     began: float
     ended: float
-    headers: Mapping[str, str]  # a client's own trace is continued by `traceparent`
+    headers: Iterable[tuple[str, str]]  # a client's own trace goes on by its `traceparent`
     video_id: str | None  # whose trace it leads to
     attributes: Attributes
 
@@ -112,7 +112,7 @@ class _Sent(Traces):
         from opentelemetry.trace import Link, SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        headers = {name.lower(): value for name, value in asked.headers.items()}
+        headers = {name.lower(): value for name, value in asked.headers}
         led = [] if asked.video_id is None else [Link(_place(asked.video_id, asked.video_id))]
         made = self._tracer.start_span(
             asked.name,

@@ -83,9 +83,34 @@ def test_slower_is_what_noise_does_not_explain(name, median, found):
 @pytest.mark.usefixtures("busy")
 def test_a_regression_is_exit_code_1(wanfarm, tmp_path):
     times = {name: dict.fromkeys(("p25", "p50", "p75"), 1e-06) for name in RECORD["times"]}
-    (tmp_path / "old.json").write_text(json.dumps({"times": times}))
+    (tmp_path / "old.json").write_text(json.dumps({"object": "bench.serve", "times": times}))
 
     said = wanfarm("bench", "serve", "-n", 1, "--against", tmp_path / "old.json")
 
     assert said.code == 1
     assert "slower: end_to_end_s is" in said.out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"object": "bench.serve", "times": {}}'])
+def test_what_is_no_record_is_refused_before_anything_is_rendered(wanfarm, tmp_path, text):
+    (tmp_path / "old.json").write_text(text)
+
+    said = wanfarm("bench", "serve", "--against", tmp_path / "old.json")
+
+    assert said.code == 2
+    assert "holds no finished run" in said.err
+    assert wanfarm("ls", "-q").out == ""
+
+
+def test_seeds_can_only_count_up_from_a_number(wanfarm):
+    said = wanfarm("bench", "serve", "--set", "seed=red")
+
+    assert said.code == 2
+    assert "seed is 'red'" in said.err
+
+
+@pytest.mark.parametrize("part", ["engine", "cache", "overhead"])
+def test_a_part_explains_itself(started, part):
+    out, err = started("bench", part, "--help").communicate(timeout=60)
+
+    assert "Usage:" in out, err
