@@ -88,7 +88,7 @@ def test_a_foreign_page_cannot_cancel(member: FlaskClient, stage: Stage):
 def test_a_fragment_that_has_not_changed_is_not_sent_again(member: FlaskClient, stage: Stage):
     video_id = stage.submit("a ball")
     stage.complete(stage.claim().fence)
-    days = 3.5 * 86_400  # "just now" and "7 days" would pass
+    days = 3.52 * 86_400  # "just now" and "7 days" would pass, and so would an exact "3d12h"
     moments = dict.fromkeys(("created_at", "started_at", "completed_at"), ago(days))
     edit(stage.farm, video_id, **moments, expires_at=ago(-days))
     first = member.get(f"/_/jobs/{video_id}")
