@@ -39,6 +39,13 @@ def make(session: Session, body: Json, wish: Wish) -> int:
     return max(following.EXIT_OF[item["status"]] for item in batch["items"])
 
 
+def foresee(session: Session, body: Json, spread: Json) -> int:
+    """Tell what a batch would come to: each of its videos, and their sums."""
+    told = session.api.ask(Ask("POST", "/v1/batches/estimate", {"request": body} | spread))
+    session.screen.object(told, render.batch_estimate_lines(told), short=str(told["total"]))
+    return Exit.OK
+
+
 def _follow(session: Session, batch_id: str, *, within_s: float | None) -> Json:
     """Show how many videos are where until all have ended, and give the batch as it is then."""
     deadline = None if within_s is None else time.monotonic() + within_s

@@ -198,17 +198,20 @@ class Client:
         """Say where the farm's own documentation explains an error code."""
         return _EXPLAINED.format(url=self._url, code=code)
 
-    def follow(self, video_id: str, *, within_s: float | None = None) -> Generator[Event]:
+    def follow(
+        self, video_id: str, *, within_s: float | None = None, after: int | None = None
+    ) -> Generator[Event]:
         """Yield a video's events to its end, over as many connections as that takes.
 
         Args:
             video_id: the video.
             within_s: seconds to follow at most.
+            after: only events past this id; else what the video is now comes first.
 
         Raises:
             FarmError: when the farm refuses, stays away for a minute, or the time is up.
         """
-        for event in self._stay(f"/v1/videos/{video_id}/events", within_s):
+        for event in self._stay(f"/v1/videos/{video_id}/events", within_s, after):
             yield event
             if event.type == "end":
                 return
@@ -224,10 +227,12 @@ class Client:
         """
         yield from self._stay("/v1/events", within_s)
 
-    def _stay(self, path: str, within_s: float | None) -> Generator[Event, None, None]:
+    def _stay(
+        self, path: str, within_s: float | None, last: int | None = None
+    ) -> Generator[Event, None, None]:
         """Read a stream until it is over, connecting again where it breaks off."""
         deadline = None if within_s is None else time.monotonic() + within_s
-        last, heard, lost = None, time.monotonic(), "the stream ended early"
+        heard, lost = time.monotonic(), "the stream ended early"
         while True:
             opened = False
             try:

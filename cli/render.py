@@ -14,6 +14,7 @@ from shared.vocabulary.states import GroupState, VideoState
 Json = dict[str, Any]
 UNKNOWN: Final = "–"  # noqa: RUF001 - a dash: never 0 for what is not known
 _LEAST_LAST: Final = 16  # characters that the last column of a table keeps
+_SIZES: Final = frozenset({"width", "height", "frames", "steps"})  # told in a line of their own
 _CLEAR: Final = "\r\x1b[K"
 _COLOURS: Final = {
     "queued": "blue",
@@ -227,7 +228,31 @@ def estimate_lines(told: Json) -> list[str]:
         "memory": f"{memory / 1024:.1f} GiB of each GPU" if memory else UNKNOWN,
         "cache": f"{gain:.2f}x faster" if gain else UNKNOWN,
     }
-    return [f"{name:<12} {text}" for name, text in facts.items()]
+    lines = [f"{name:<12} {text}" for name, text in facts.items()]
+    return [*lines, f"{'settings':<12} {_settings_text(spec)}"]
+
+
+def _settings_text(spec: Json) -> str:
+    """Write what else a video is made of as `name=value`."""
+    told = {name: value for name, value in spec.items() if name not in _SIZES and value is not None}
+    words = [
+        f"{name}={value if type(value) is str else to_json(value)}" for name, value in told.items()
+    ]
+    return " ".join(words)
+
+
+def batch_estimate_lines(told: Json) -> list[str]:
+    """Show what a batch would come to: a line a video, and the sums."""
+    lines = [_member_text(number, one) for number, one in enumerate(told["data"], 1)]
+    cost, ends = told["gpu_seconds"], moment_text(told["completes_at"])
+    sums = f"{UNKNOWN if cost is None else f'{cost:.0f}'} GPU-seconds, ends {ends or UNKNOWN}"
+    return [*lines, f"{told['total']} videos: {sums}"]
+
+
+def _member_text(number: int, one: Json) -> str:
+    differs = " ".join(f"{name}={value}" for name, value in one["set"].items())
+    took = f"~{seconds_text(one['run_s']['p50'])}" if one["run_s"] else UNKNOWN
+    return f"{number:>3}  {took:<8} {differs or one['prompt']}"
 
 
 def group_text(state: str) -> str:

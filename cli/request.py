@@ -27,6 +27,7 @@ class Wish:
     output: Path | None
     idempotency_key: str | None
     spread: Json  # the seeds and the grid of a batch; empty for one video
+    dry_run: bool
 
     @property
     def stays(self) -> bool:
@@ -140,7 +141,7 @@ _SPREAD: Final = (
 )
 _NOT_FIELDS: Final = frozenset(
     {"image", "spec", "assignments", "wait", "timeout", "output", "idempotency_key"}
-    | {"count", "grid"}
+    | {"count", "grid", "dry_run"}
 )
 
 
@@ -156,6 +157,7 @@ def video_options(run: Callable[[Session, str | None, Wish], int]) -> Callable[.
             output=options["output"],
             idempotency_key=options["idempotency_key"],
             spread=_spread_of(options),
+            dry_run=options.get("dry_run", False),
         )
         return run(session, word, wish)
 

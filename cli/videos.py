@@ -7,18 +7,19 @@ from typing import Any, Final
 
 import click
 
-from cli import batches, following, render
+from cli import batches, following, records, render
 from cli.client import Ask, Exit, Json
 from cli.request import Wish, read_prompt, spread_options, video_options
 from cli.session import Session, farm_verb, for_each
 
 _PAGE: Final = 100  # the farm's largest
-_ENDINGS: Final = {"video": ".mp4", "thumbnail": ".webp"}
+_ENDINGS: Final = {"video": ".mp4", "thumbnail": ".webp", "provenance": ".json"}
 _COLUMNS: Final = ("id", "state", "model", "created", "prompt")
 
 
 @click.command()
 @click.argument("word", metavar="[PROMPT]", required=False)
+@click.option("--dry-run", is_flag=True, help="Show what it would come to; nothing is stored.")
 @farm_verb
 @spread_options
 @video_options
@@ -30,6 +31,8 @@ def submit(session: Session, word: str | None, wish: Wish) -> int:
     body = wish.body if word is None else wish.body | {"prompt": read_prompt(word)}
     if "prompt" not in body and "prompt" not in wish.spread.get("grid", {}):
         raise click.UsageError("There is no prompt. Give one, or a --spec that has it.")
+    if wish.dry_run:
+        return _foresee(session, body, wish)
     if wish.spread:
         return batches.make(session, body, wish)
     return _make(session, "/v1/videos", body, wish)
@@ -156,13 +159,17 @@ def cancel(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: the id; `-` is stdout."
 )
-@click.option("--poster", is_flag=True, help="The picture, not the video.")
+@click.option("--poster", "what", flag_value="thumbnail", help="The picture, not the video.")
+@click.option("--provenance", "what", flag_value="provenance", help="How it was made, as JSON.")
 @farm_verb
-def download(session: Session, video_id: str, *, output: Path | None, poster: bool) -> int:
+def download(session: Session, video_id: str, *, output: Path | None, what: str | None) -> int:
     """Save a finished video, and check what arrived against its hash."""
-    variant = "thumbnail" if poster else "video"
-    target = output or Path(video_id + _ENDINGS[variant])
-    following.download(session, video_id, target, variant=variant)
+    what = what or "video"
+    target = output or Path(video_id + _ENDINGS[what])
+    if what == "provenance":
+        following.save(session, Ask("GET", f"/v1/videos/{video_id}/provenance"), target)
+    else:
+        following.download(session, video_id, target, variant=what)
     if target != Path("-"):
         facts: Json = {"id": video_id, "path": str(target), "bytes": target.stat().st_size}
         session.screen.object(facts, [str(target)], short=video_id)
@@ -181,6 +188,14 @@ def rm(session: Session, video_ids: tuple[str, ...]) -> int:
         return Exit.OK
 
     return for_each(video_ids, remove)
+
+
+def _foresee(session: Session, body: Json, wish: Wish) -> int:
+    if wish.stays:
+        raise click.UsageError("--dry-run makes no video. Leave out --wait and -o.")
+    if wish.spread:
+        return batches.foresee(session, body, wish.spread)
+    return records.foresee(session, body)
 
 
 def _make(session: Session, path: str, body: Json, wish: Wish) -> int:

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from flask import Blueprint, Response, send_from_directory
+from flask import Blueprint, Response, redirect, send_from_directory
+from werkzeug.wrappers import Response as Redirect
 
 _ROOT: Final = Path(__file__).parent.parent / "static"
 _YEAR_S: Final = 31_536_000
@@ -35,6 +36,11 @@ def register(pages: Blueprint) -> None:
             answer.cache_control.public = True
             answer.cache_control.immutable = True
         return answer
+
+    @pages.get("/favicon.ico")
+    def favicon() -> Redirect:  # pyright: ignore[reportUnusedFunction]
+        # Asked for beside what is no page of ours: a log, a video in a tab of its own.
+        return redirect(f"/static/{current}/app/favicon.svg")
 
     @pages.app_template_global()
     def static_url(name: str) -> str:  # pyright: ignore[reportUnusedFunction]

@@ -68,7 +68,7 @@ def register(pages: Blueprint) -> None:
 def compare() -> str:
     """Show videos side by side; `ids` comes as a list with commas, or again and again."""
     caller = require(request, "read")
-    rows = [find_row(one, caller) for one in _ids(request.args.getlist("ids"))]
+    rows = [find_row(one, caller) for one in ids_of(request.args.getlist("ids"))]
     _refuse_without_file(rows)
     return render_template("compare.html", comparison=comparison(rows))
 
@@ -84,7 +84,12 @@ def comparison(rows: list[Values]) -> Comparison:
     )
 
 
-def _ids(given: list[str]) -> list[str]:
+def ids_of(given: list[str]) -> list[str]:
+    """Read the ids of a comparison.
+
+    Raises:
+        WanfarmError: `invalid_value` for fewer or more than can stand beside each other.
+    """
     parts = [part.strip() for text in given for part in text.split(",")]
     ids = list(dict.fromkeys(part for part in parts if part))
     if not LEAST <= len(ids) <= MOST:

@@ -11,7 +11,7 @@ from werkzeug.routing import PathConverter
 from api.dashboard import actions, admin, assets, bulk, comparing, docs, group_pages, login, shell
 from api.dashboard.bars import Chart, draw
 from api.dashboard.detail import JobPage, job_page
-from api.dashboard.listing import Listing, asked, listing
+from api.dashboard.listing import Listing, asked, choices, listing
 from api.dashboard.rows import find_row, jobs_of, tenant_of
 from api.dashboard.views import GroupCard, Line, group_card, line
 from api.dashboard.words import duration
@@ -23,10 +23,9 @@ from shared.jobs.board import Board, Live
 from shared.jobs.keys import Caller
 from shared.jobs.ledger import Values
 from shared.machinery.farm import Farm
-from shared.vocabulary.catalog import MODELS
 from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.ids import new_id
-from shared.vocabulary.states import GroupState, VideoState
+from shared.vocabulary.states import GroupState
 
 _RECENT: Final = 12
 
@@ -91,12 +90,10 @@ def overview_fragment() -> Response:
 
 def jobs() -> str:
     """List jobs."""
-    page = _listing(require(request, "read"))
-    known = groups.all_groups(farm_of_request())
-    names = sorted({one["name"] for one in known})
-    return render_template(
-        "jobs.html", page=page, states=list(VideoState), models=list(MODELS), groups=names
-    )
+    caller = require(request, "read")
+    page = _listing(caller)
+    offered = choices(farm_of_request(), page.asked, tenant_of(caller))
+    return render_template("jobs.html", page=page, choices=offered)
 
 
 def jobs_fragment() -> Response:

@@ -10,7 +10,8 @@ from api.plumbing.runtime import farm
 from api.plumbing.schemas import VideoProvenance
 from api.plumbing.wire import json_response
 from api.routes.videos import find
-from shared.jobs import chronicle, presenters, queries
+from shared.jobs import presenters, queries
+from shared.vocabulary import chronicle
 from shared.vocabulary.errors import WanfarmError
 
 

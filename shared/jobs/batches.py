@@ -167,6 +167,14 @@ def page(
     return Page(found[:limit], has_more=len(found) > limit)
 
 
+def newest(farm: Farm, tenant: str | None, most: int) -> list[Values]:
+    """Read the id and the name of the newest batches."""
+    statement = _visible(tenant).with_only_columns(Batch.id, Batch.name)
+    with farm.db.connect() as db:
+        found = db.execute(statement.order_by(Batch.id.desc()).limit(most)).mappings()
+        return [dict(row) for row in found]
+
+
 def _visible(tenant: str | None) -> Select[Any]:
     """Phrase the batches of a tenant that have a video left; of all tenants with None."""
     statement = select(*Batch.__table__.c).where(exists().where(Video.batch_id == Batch.id, _ALIVE))

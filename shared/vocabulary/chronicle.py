@@ -5,22 +5,20 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from shared.jobs.ledger import Values
-
 _HEAD: Final = ("id", "type", "video_id", "at", "attempt")
 _PLAIN: Final = (int, float, bool)
 
 
-def lines(events: Iterable[Values]) -> list[str]:
+def lines(events: Iterable[dict[str, Any]]) -> list[str]:
     """Write each event as moment, attempt, type and `name=value` of all that it tells.
 
     Args:
-        events: as `queries.events` gives them.
+        events: as the ledger tells them on the wire.
     """
     return [_line(event) for event in events]
 
 
-def _line(event: Values) -> str:
+def _line(event: dict[str, Any]) -> str:
     at = datetime.fromtimestamp(event["at"], UTC).isoformat(timespec="milliseconds")
     told = [f"{name}={_value(one)}" for name, one in event.items() if name not in _HEAD]
     moment = at.replace("+00:00", "Z")

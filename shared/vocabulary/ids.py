@@ -14,6 +14,15 @@ def new_id(prefix: str) -> str:
     bits = secrets.randbits(74)
     number = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | (bits >> 62) << 64
     number |= 0b10 << 62 | bits & ((1 << 62) - 1)
+    return _spelled(prefix, number)
+
+
+def least_id(prefix: str, moment: float) -> str:
+    """Give a text that sorts before every id made from a moment on, in Unix seconds."""
+    return _spelled(prefix, max(0, int(moment * 1000)) << 80)
+
+
+def _spelled(prefix: str, number: int) -> str:
     return f"{prefix}_{''.join(_ALPHABET[number >> 5 * i & 31] for i in reversed(range(26)))}"
 
 

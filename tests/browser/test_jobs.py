@@ -17,6 +17,7 @@ from tests.browser.conftest import Visit, serving
 from tests.browser.staging import Stage
 from tests.browser.visitor import Visitor
 from tests.conftest import wait_for
+from tests.services.jobs import ago, edit
 
 pytestmark = pytest.mark.browser
 RARELY = "localStorage.setItem('wf.live', '10000')"
@@ -36,6 +37,21 @@ def test_filters_survive_a_reload(visit: Visit, stage: Stage):
     assert visitor.page.input_value("#search") == "ball"
     assert visitor.page.input_value("select[name=state]") == "queued"
     assert visitor.page.locator(".jobs a.prompt").all_inner_texts() == ["a red ball"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model", "wan-tiny-t2v"), ("group", "g0"), ("key", "ops-laptop"), ("since", "24h")],
+)
+def test_each_filter_narrows_the_list(visit: Visit, stage: Stage, name: str, value: str):
+    other = stage.submit("a red ball")
+    edit(stage.farm, other, model="wan-tiny-i2v", key_name="night", created_at=ago(30 * 3600))
+    edit(stage.farm, stage.submit("a blue square"), group_name="g0")
+
+    visitor = visit(f"/jobs?{name}={value}")
+
+    assert visitor.page.input_value(f"select[name={name}]") == value
+    assert visitor.page.locator(".jobs a.prompt").all_inner_texts() == ["a blue square"]
 
 
 def test_pages_lead_both_ways_without_loss_or_repeat(visit: Visit, stage: Stage):
@@ -119,6 +135,29 @@ def test_a_refused_stream_is_replaced_by_polling(
     visitor.page.wait_for_selector("#steps[data-step='5']", timeout=8000)
 
     assert visitor.leave() == []
+
+
+def test_the_log_is_followed_while_it_is_open(visit: Visit, stage: Stage):
+    video_id = stage.submit("a red ball")
+    fence = stage.claim().fence
+    stage.phase(fence, "denoise", 5)
+    visitor = visit(f"/jobs/{video_id}")
+    log = visitor.page.locator("#log pre")
+
+    assert log.inner_text() == ""
+    visitor.page.click("#log summary")
+    log.get_by_text("name=denoise").wait_for()
+    stage.step(fence, 1)
+    log.get_by_text("step=1 ").wait_for()
+    visitor.page.uncheck("#follow")
+    stage.step(fence, 2)
+    visitor.page.wait_for_selector("text=2/20")
+
+    assert "step=2 " not in log.inner_text()
+    assert visitor.axe() == []
+    visitor.page.click("#full-log")
+    visitor.page.wait_for_url("**/log?tail=5000")
+    assert "step=2 " in visitor.text("body")
 
 
 def test_cancelling_asks_first_and_names_the_effect(visit: Visit, stage: Stage):

@@ -79,6 +79,44 @@ def test_ticked_jobs_are_run_again_deleted_and_compared(visit: Visit, stage: Sta
     assert set(states(stage)) & set(ids) == set()
 
 
+def test_all_that_match_are_cancelled_and_one_refuses(visit: Visit, stage: Stage):
+    done = stage.submit("a ball that is done")
+    claimed = stage.claim()
+    stage.complete(claimed.fence, steps=claimed.spec.steps)
+    waiting = [stage.submit(f"a ball, number {n}") for n in range(34)]  # more than a page
+    other = stage.submit("a square")
+    visitor = visit("/jobs?q=ball")
+    page = visitor.page
+
+    page.check("input[name=all]")
+    page.wait_for_selector(".shell[data-live=paused]")
+    page.click("button[value=cancel]")
+    page.wait_for_selector("#sure")
+    late = stage.submit("a ball that comes while somebody reads the question")
+    assert visitor.text("h1") == "Cancel 35 jobs?"
+    assert "and 15 more" in visitor.text("main")
+    assert visitor.axe() == []
+    page.click("#sure")
+    page.wait_for_selector("#back")
+
+    assert visitor.text("h1") == "34 asked to stop, 1 refused"
+    ended = dict.fromkeys(waiting, "cancelled") | {done: "completed"}
+    assert states(stage) == ended | {other: "queued", late: "queued"}
+    page.click("#back")
+    page.wait_for_url("**/jobs?q=ball")
+
+
+def test_all_that_match_are_too_many_to_compare(visit: Visit, stage: Stage):
+    for number in range(7):
+        stage.submit(f"a ball, number {number}")
+    visitor = visit("/jobs?q=ball", expected=("400",))
+
+    visitor.page.check("input[name=all]")
+    visitor.page.click("#compare")
+
+    visitor.page.get_by_text("ids names 7 videos").wait_for()
+
+
 def test_nothing_ticked_is_nothing_done(visit: Visit, stage: Stage):
     stage.submit("a ball")
     visitor = visit("/jobs", expected=("400",))

@@ -30,6 +30,48 @@ def test_a_log_has_a_line_an_event(wanfarm):
     assert wanfarm("logs", video_id, "--tail", 1).out == said.out.splitlines(keepends=True)[-1]
 
 
+def test_a_log_is_followed_to_the_end_without_a_line_lost_or_doubled(
+    started, worker, claimed, wanfarm
+):
+    video_id = claimed.fence.video_id
+    process = started("logs", video_id, "-f", "--tail", 1)
+    first = process.stdout.readline()
+    for step in range(1, 4):
+        worker.step(claimed, step)
+    worker.complete(claimed)
+
+    rest = process.communicate(timeout=20)[0].splitlines(keepends=True)
+
+    assert process.returncode == 0
+    assert [first, *rest] == wanfarm("logs", video_id).out.splitlines(keepends=True)[1:]
+
+
+def test_a_dry_run_tells_spec_and_estimate_and_stores_nothing(wanfarm):
+    said = wanfarm("submit", "a ball", "--steps", 4, "--seed", 7, "--priority", 3, "--dry-run")
+
+    assert said.code == 0, said.err
+    assert "4 steps" in said.out
+    assert "seed=7" in said.out
+    assert wanfarm("ls", "--quiet").out == ""
+
+
+def test_a_dry_run_of_a_batch_tells_each_of_its_videos(wanfarm):
+    said = wanfarm("submit", "a ball", "--grid", "steps=4,6", "--dry-run")
+
+    assert said.code == 0, said.err
+    *each, sums = said.out.splitlines()
+    assert [line.split()[-1] for line in each] == ["steps=4", "steps=6"]
+    assert sums.startswith("2 videos: ")
+    assert wanfarm("batch", "ls", "--quiet").out == ""
+
+
+def test_a_dry_run_saves_no_file(wanfarm, tmp_path):
+    said = wanfarm("submit", "a ball", "--dry-run", "-o", tmp_path / "ball.mp4")
+
+    assert said.code == 2
+    assert "Leave out --wait and -o" in said.err
+
+
 def test_what_was_not_made_has_no_provenance(wanfarm):
     video_id = wanfarm("submit", "a ball").out.strip()
 

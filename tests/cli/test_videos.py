@@ -281,9 +281,11 @@ def test_download_takes_the_poster_too(wanfarm, worker, claimed, tmp_path, monke
 
     assert wanfarm("download", video_id).out.strip() == f"{video_id}.mp4"
     assert wanfarm("download", video_id, "--poster").out.strip() == f"{video_id}.webp"
+    assert wanfarm("download", video_id, "--provenance").out.strip() == f"{video_id}.json"
 
     assert (tmp_path / f"{video_id}.mp4").read_bytes() == CONTENT
     assert (tmp_path / f"{video_id}.webp").read_bytes() == b"a poster"
+    assert json.loads((tmp_path / f"{video_id}.json").read_text())["id"] == video_id
 
 
 def test_download_writes_to_a_pipe(started, worker, claimed):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.vocabulary.ids import is_id, new_id
+from shared.vocabulary.ids import is_id, least_id, new_id
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -70,3 +70,12 @@ def test_anything_else_is_refused(text):
 @given(st.text(alphabet=string.printable, max_size=40))
 def test_no_text_without_the_prefix_is_an_id(text):
     assert not is_id(text.removeprefix("video_"), "video")
+
+
+def test_ids_sort_after_the_least_of_their_moment_and_before_that_of_a_later_one():
+    before = time.time()
+    made = new_id("video")
+
+    assert least_id("video", before - 0.001) < made < least_id("video", time.time() + 0.002)
+    assert is_id(least_id("video", before), "video")
+    assert least_id("video", -1) == "video_" + 26 * "0"

@@ -2,6 +2,7 @@
 
 const STORED = "wf.live";
 const WORDS = { live: "Live", polling: "Polling", paused: "Paused" };
+const TICKS = ".tick input, .all input";
 const RETRY_STREAM_MS = 30000;
 const LEAST_GAP_MS = 400; // a fast model steps more often than anybody can read
 
@@ -17,7 +18,7 @@ export function startLive() {
     choice.addEventListener("change", () => choose(Number(choice.value)));
   }
   document.addEventListener("change", (event) => {
-    if (!event.target.matches(".tick input")) return;
+    if (!event.target.matches(TICKS)) return;
     rest();
     resume();
   });
@@ -50,7 +51,7 @@ function moving() {
 
 // Rows stand still while some are ticked.
 function ticked() {
-  return document.querySelector(".tick input:checked") !== null;
+  return document.querySelector(`:is(${TICKS}):checked`) !== null;
 }
 
 function resume() {

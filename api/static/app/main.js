@@ -2,9 +2,11 @@
 import { startLive } from "./live.js";
 import { startKeys } from "./keys.js";
 import { startForms } from "./forms.js";
+import { startLog } from "./log.js";
 import { startPosters } from "./posters.js";
 
 startLive();
 startKeys();
 startForms();
+startLog();
 startPosters();
