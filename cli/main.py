@@ -35,7 +35,7 @@ VERBS: Final = MappingProxyType(
         "download": ("videos", "Save a finished video."),
         "rm": ("videos", "Delete videos."),
         "compare": ("compare", "Measure how two videos differ."),
-        "groups": ("operate", "Look at the GPU groups, drain and resume them."),
+        "groups": ("groups", "Look at the GPU groups, drain and resume them."),
         "queue": ("operate", "Look at the queue, pause and resume it."),
         "keys": ("operate", "Make, list and revoke API keys."),
         "loras": ("loras", "Look at the LoRA adapters, add and remove them."),

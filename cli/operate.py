@@ -1,4 +1,4 @@
-"""The verbs of whoever runs the farm: groups, queue, keys, openapi."""
+"""The verbs of whoever runs the farm: queue, keys, openapi."""
 
 import json
 import subprocess
@@ -13,7 +13,6 @@ from cli import render
 from cli.client import Ask, Exit, FarmError, Json
 from cli.session import Reach, Session, farm_options, farm_verb, for_each
 
-_GROUP_COLUMNS: Final = ("name", "state", "ranks", "device", "models", "video", "beat", "problem")
 _KEY_COLUMNS: Final = (
     "id",
     "name",
@@ -49,48 +48,6 @@ class _Limit(click.ParamType[int | float | str]):
             return int(value) if value.lstrip("-").isdecimal() else float(value)
         except ValueError:
             self.fail(f"{value!r} is no number and not '{_FARMS_OWN}'.", param, ctx)
-
-
-@click.group()
-def groups() -> None:
-    """Look at the GPU groups, drain and resume them."""
-
-
-@groups.command("ls")
-@farm_verb
-def groups_ls(session: Session) -> int:
-    """List the groups of the last day."""
-    found = session.api.get("/v1/groups")["data"]
-    session.screen.rows(found, _GROUP_COLUMNS, _group_cells)
-    if not found:
-        session.screen.note("No group has been here. Start one: wanfarm worker run")
-    return Exit.OK
-
-
-@groups.command("drain")
-@click.argument("name")
-@click.option("--requeue", is_flag=True, help="Put its video back too, at the next step.")
-@click.option("--reason", help="For people.")
-@farm_verb
-def groups_drain(session: Session, name: str, *, requeue: bool, reason: str | None) -> int:
-    """Have a group take no other video, also after a restart, until it is resumed."""
-    body: dict[str, object] = {"mode": "requeue" if requeue else "finish", "reason": reason}
-    return _group_after(session, Ask("POST", f"/v1/groups/{name}/drain", body))
-
-
-@groups.command("resume")
-@click.argument("name")
-@farm_verb
-def groups_resume(session: Session, name: str) -> int:
-    """Let a group take videos again."""
-    return _group_after(session, Ask("POST", f"/v1/groups/{name}/resume", {}))
-
-
-def _group_after(session: Session, ask: Ask) -> int:
-    group = session.api.ask(ask)
-    told = f"{group['name']}  {group['state']}, {'drains' if group['drain'] else 'takes videos'}"
-    session.screen.object(group, [told], short=group["name"])
-    return Exit.OK
 
 
 @click.group()
@@ -270,19 +227,6 @@ def _write_offline() -> int:
         )
     click.echo(ran.stdout, nl=False)
     return Exit.OK
-
-
-def _group_cells(group: Json) -> tuple[object, ...]:
-    return (
-        group["name"],
-        render.group_text(group["state"]),
-        group["ranks"],
-        group["device"],
-        ",".join(group["models"]),
-        group["video_id"] or "",
-        render.age_text(group["last_heartbeat_at"]),
-        group["problem"] or "",
-    )
 
 
 def _key_cells(key: Json) -> tuple[object, ...]:

@@ -97,6 +97,10 @@ def cli_page() -> str:
         *(f"| {code.value} | {_EXITS[code]} |" for code in Exit),
         "",
         "With several ids the highest code counts.",
+        "",
+        "A shell completes verbs and options after",
+        '`eval "$(_WANFARM_COMPLETE=bash_source wanfarm)"`; `zsh_source` and `fish_source` are',
+        "for the other two.",
     ]
     for verb in VERBS:
         command = wanfarm.get_command(click.Context(wanfarm), verb)

@@ -255,6 +255,33 @@ def _member_text(number: int, one: Json) -> str:
     return f"{number:>3}  {took:<8} {differs or one['prompt']}"
 
 
+def group_lines(group: Json) -> list[str]:
+    """Show a group as `name  value` lines."""
+    degrees: Json = group["parallel"] or {}
+    facts = {
+        "state": group_text(group["state"]),
+        "problem": group["problem"],
+        "drains": group["drain_reason"] or group["drain"],
+        "video": group["video_id"],
+        "warm with": group["model"],
+        "models": ", ".join(group["models"]),
+        "ranks": f"{group['ranks']} on {group['device']}",
+        "layout": ", ".join(f"{name} {degree}" for name, degree in degrees.items()),
+        "last hour": f"{group['jobs_last_hour']} videos",
+        "failures": f"{group['failure_streak']} in a row" if group["failure_streak"] else "",
+        "up since": moment_text(group["started_at"]),
+        "heard": age_text(group["last_heartbeat_at"]),
+    }
+    facts |= {f"rank {one['rank']}": _reading_text(one) for one in group["gpus"]}
+    facts |= {name: str(version) for name, version in group["software"].items()}
+    return [f"{name:<12} {text}" for name, text in facts.items() if text]
+
+
+def _reading_text(reading: Json) -> str:
+    told = {name: value for name, value in reading.items() if name != "rank" and value is not None}
+    return " ".join(f"{name}={value}" for name, value in told.items())
+
+
 def group_text(state: str) -> str:
     """Show a group's state with its glyph."""
     return f"{GroupState(state).glyph} {state}"

@@ -9,13 +9,15 @@ from shared.jobs import groups
 from shared.jobs.groups import Identity, Reading
 from shared.machinery.tables import Tenant
 from shared.vocabulary.states import GroupState
+from tests.conftest import wait_for
+
+G0 = Identity("g0", "life", "host", 4, "cuda", ("wan-tiny-t2v",))
 
 
 @pytest.fixture
 def group(farm):
-    identity = Identity("g0", "life", "host", 4, "cuda", ("wan-tiny-t2v",))
-    groups.register(farm, identity)
-    groups.beat(farm, identity, Reading(GroupState.IDLE, warm_model="wan-tiny-t2v"))
+    groups.register(farm, G0)
+    groups.beat(farm, G0, Reading(GroupState.IDLE, warm_model="wan-tiny-t2v"))
 
 
 @pytest.mark.usefixtures("group")
@@ -34,6 +36,38 @@ def test_a_group_is_drained_and_resumed(wanfarm):
 
     assert wanfarm("groups", "resume", "g0").out.rstrip().endswith("takes videos")
     assert "There is no group 'g9'" in wanfarm("groups", "drain", "g9").err
+
+
+@pytest.mark.usefixtures("group")
+def test_a_group_is_shown_and_a_drain_waits_until_it_rests(farm, wanfarm, started):
+    assert "warm with    wan-tiny-t2v" in wanfarm("groups", "show", "g0").out
+    process = started("groups", "drain", "g0", "--wait", "--json")
+    wait_for(lambda: groups.find(groups.all_groups(farm), "g0")["drain"])
+    assert process.poll() is None, "it waits for the group"
+
+    groups.beat(farm, G0, Reading(GroupState.DRAINED))
+
+    told = json.loads(process.communicate(timeout=20)[0])
+    assert (process.returncode, told["state"]) == (0, "drained")
+
+
+@pytest.mark.usefixtures("group")
+def test_a_drain_that_takes_too_long_goes_on_without_us(wanfarm):
+    said = wanfarm("groups", "drain", "g0", "--wait", "--timeout", 0)
+
+    assert said.code == 5
+    assert "g0 goes on draining" in said.err
+
+
+@pytest.mark.usefixtures("group")
+def test_somebody_resumes_a_group_while_we_wait_for_its_rest(wanfarm, started):
+    process = started("groups", "drain", "g0", "--wait")
+    wait_for(lambda: json.loads(wanfarm("groups", "show", "g0", "--json").out)["drain"])
+
+    wanfarm("groups", "resume", "g0")
+
+    assert "g0 was resumed" in process.communicate(timeout=20)[1]
+    assert process.returncode == 1
 
 
 def test_without_groups_the_way_to_one_is_shown(wanfarm):

@@ -56,7 +56,8 @@ def leaves(command, path=()):
 OURS = {
     words: command
     for words, command in leaves(main.wanfarm)
-    if main.VERBS[words.split()[0]][0] in {"videos", "operate", "doctor", "models", "plan"}
+    if main.VERBS[words.split()[0]][0]
+    in {"videos", "groups", "operate", "doctor", "models", "plan"}
 }
 
 

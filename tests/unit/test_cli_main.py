@@ -32,6 +32,18 @@ def test_help_lists_every_verb():
     assert [verb for verb in main.VERBS if f"  {verb} " not in said] == []
 
 
+def test_a_shell_completes_verbs_and_options():
+    asked = {"COMP_WORDS": "wanfarm groups drain --w", "COMP_CWORD": "3"}
+    code = "from cli.main import main; import sys; sys.argv = ['wanfarm']; main()"
+    environment = child_environment(_WANFARM_COMPLETE="bash_complete", **asked)
+
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
+
+    assert said.stdout.splitlines() == ["plain,--wait"]
+
+
 def test_help_imports_nothing_heavy():
     heavy = {"celery", "flask", "httpx", "pydantic", "rich", "sqlalchemy", "torch"}
     code = "import sys; from cli.main import run; run(['--help']); print(*sys.modules)"
