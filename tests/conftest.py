@@ -18,10 +18,11 @@ import psycopg
 import pytest
 import redis as redis_client
 from psycopg import sql
+from sqlalchemy import Engine
 
 from cli import embedded
 from cli.supervisor import spawn
-from shared.machinery.database import upgrade
+from shared.machinery.database import connect, upgrade
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.settings import Settings, child_environment, load_settings
 from shared.machinery.tables import Base
@@ -107,52 +108,61 @@ def template(services: Services) -> Iterator[str]:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
     upgrade(services.url_of(TEMPLATE).replace("postgresql://", "postgresql+psycopg://", 1))
     yield TEMPLATE
+    for _, cleaner in _empty:
+        cleaner.close()
     with services.admin() as admin:
         admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(TEMPLATE)))
 
 
 _numbers = itertools.count()
-_empty: list[str] = []  # databases as good as new: to empty one costs a tenth of a copy
+# Databases as good as new, each with the connection that empties it: a tenth of what a copy costs.
+_empty: list[tuple[str, "psycopg.Connection"]] = []
 
 
 @pytest.fixture
 def database_url(services: Services, template: str) -> Iterator[str]:
     """A migrated database without a row."""
     if not _empty:
-        _empty.append(f"wanfarm_test_{os.getpid()}_{next(_numbers)}")
+        name = f"wanfarm_test_{os.getpid()}_{next(_numbers)}"
         with services.admin() as admin:
             statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
-            admin.execute(statement.format(*map(sql.Identifier, (_empty[-1], template))))
-    name = _empty.pop()
+            admin.execute(statement.format(*map(sql.Identifier, (name, template))))
+        _empty.append((name, psycopg.connect(services.url_of(name), autocommit=True)))
+    name, cleaner = _empty.pop()
     yield services.url_of(name)
+    if _emptied(cleaner):
+        _empty.append((name, cleaner))
+        return
+    cleaner.close()
     with services.admin() as admin:
-        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-        admin.execute(ended, (name,))
-    if _emptied(services.url_of(name)):
-        _empty.append(name)
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _emptied(cleaner: "psycopg.Connection") -> bool:
+    """End a test's connections and take out its rows; False when it has changed the schema."""
+    try:
+        cleaner.execute(_END_OTHERS)
+    except psycopg.OperationalError:  # the test has broken all connections, or its Postgres
+        return False
+    found = {row[0] for row in cleaner.execute(_CONSTRAINTS)}
+    tables = Base.metadata.tables.values()
+    known = {check.name for table in tables for check in table.constraints if check.name}
+    if not known <= found:
+        return False
+    names = [sql.Identifier(table.name) for table in tables]
+    if cleaner.execute("SELECT pg_total_relation_size('videos') < 4000000").fetchone() == (True,):
+        cleaner.execute("SET session_replication_role = replica")  # no trigger, no foreign key
+        deletes = [sql.SQL("DELETE FROM {}").format(table) for table in names]
+        cleaner.execute(sql.SQL(";").join(deletes))  # of few rows: a fifth of what TRUNCATE takes
     else:
-        with services.admin() as admin:
-            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def _emptied(url: str) -> bool:
-    """Take all rows out of a database; False when a test has changed its schema."""
-    with psycopg.connect(url, autocommit=True) as db:
-        found = {row[0] for row in db.execute(_CONSTRAINTS)}
-        tables = Base.metadata.tables.values()
-        known = {check.name for table in tables for check in table.constraints if check.name}
-        if not known <= found:
-            return False
-        names = [sql.Identifier(table.name) for table in tables]
-        if db.execute("SELECT pg_total_relation_size('videos') < 4000000").fetchone() == (True,):
-            db.execute("SET session_replication_role = replica")  # no trigger, no foreign key
-            deletes = [sql.SQL("DELETE FROM {}").format(name) for name in names]
-            db.execute(sql.SQL(";").join(deletes))  # of few rows: a fifth of what TRUNCATE takes
-        else:
-            db.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(names)))
+        cleaner.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(names)))
     return True
 
 
+_END_OTHERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 _CONSTRAINTS = "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
 
 
@@ -187,16 +197,12 @@ def checkpoints(models_dir: Path) -> Path:
     return models_dir
 
 
-@pytest.fixture
-def settings(
-    database_url: str, redis_url: str, key_prefix: str, tmp_path: Path, models_dir: Path
-) -> Settings:
-    """Settings of a farm in small: short leases, miniature models, files below tmp_path."""
+@pytest.fixture(scope="session")
+def small_farm(services: Services, models_dir: Path) -> Settings:
+    """Settings of a farm in small: short leases, miniature models."""
     return load_settings(
-        DATABASE_URL=database_url,
-        REDIS_URL=redis_url,
-        key_prefix=key_prefix,
-        data_dir=tmp_path / "data",
+        DATABASE_URL=services.postgres_url,
+        REDIS_URL=services.redis_url,
         models_dir=models_dir,
         lease_s=6,
         heartbeat_s=1,
@@ -208,6 +214,35 @@ def settings(
         default_text_model="wan-tiny-t2v",
         default_image_model="wan-tiny-i2v",
     )
+
+
+@pytest.fixture
+def settings(
+    small_farm: Settings, database_url: str, redis_url: str, key_prefix: str, tmp_path: Path
+) -> Settings:
+    """The same with the test's own database, keys and files."""
+    url = database_url.replace("postgresql:", "postgresql+psycopg:", 1)
+    places: dict[str, object] = {"database_url": url, "redis_url": redis_url}
+    places |= {"key_prefix": key_prefix}
+    places |= {"data_dir": tmp_path / "data", "lora_dir": tmp_path / "loras"}
+    return small_farm.model_copy(update=places)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    """Have all engines know what the first has compiled: half of what a test's statements take."""
+    known: list[Engine] = []
+
+    def connected(settings: Settings) -> Engine:
+        engine = connect(settings)
+        if not known:
+            known.append(engine)
+        engine.dialect, engine._compiled_cache = known[0].dialect, known[0]._compiled_cache
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shared.machinery.farm.connect", connected)
+        yield
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def ticked() -> str | Response:
     caller = require(request, "read" if do == "compare" else "submit")
     back, all_of_them = asked(request.args), "all" in request.form
     found = _matching(back, caller) if all_of_them else None
-    ids = found.ids if found else list(dict.fromkeys(request.form.getlist("ids")))
+    ids = found.ids if found else comparing.parts(request.form.getlist("ids"))
     if do == "compare":
         these = ",".join(comparing.ids_of(ids))
         return redirect(f"/compare?{urlencode({'ids': these}, safe=',')}", 303)

@@ -84,14 +84,19 @@ def comparison(rows: list[Values]) -> Comparison:
     )
 
 
+def parts(given: list[str]) -> list[str]:
+    """Read ids that come as a list with commas, or again and again."""
+    found = [part.strip() for text in given for part in text.split(",")]
+    return list(dict.fromkeys(part for part in found if part))
+
+
 def ids_of(given: list[str]) -> list[str]:
     """Read the ids of a comparison.
 
     Raises:
         WanfarmError: `invalid_value` for fewer or more than can stand beside each other.
     """
-    parts = [part.strip() for text in given for part in text.split(",")]
-    ids = list(dict.fromkeys(part for part in parts if part))
+    ids = parts(given)
     if not LEAST <= len(ids) <= MOST:
         raise WanfarmError(
             "invalid_value",

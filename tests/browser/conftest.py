@@ -25,7 +25,8 @@ from tests.browser.staging import Stage
 from tests.browser.visitor import Visitor
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium")
+# Debian's, in a package of its own without windows: a third quicker than all of chromium.
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -39,7 +40,7 @@ Visit = Callable[..., Visitor]
 def chromium() -> Iterator[Any]:
     """One browser for the whole run."""
     if CHROMIUM is None:
-        pytest.skip("no chromium on PATH")
+        pytest.skip("no chromium-headless-shell or chromium on PATH")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
@@ -109,7 +110,7 @@ def visit(chromium: Any, address: str, key: str) -> Iterator[Visit]:
         visitor = Visitor(chromium, address, **options)
         visitors.append(visitor)
         if log_in:
-            visitor.log_in(key)
+            visitor.come_back(key)
         visitor.go(path)
         return visitor
 

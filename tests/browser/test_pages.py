@@ -98,6 +98,22 @@ def test_a_fragment_that_has_not_changed_is_not_sent_again(member: FlaskClient, 
     assert (again.status_code, again.data) == (304, b"")
 
 
+def test_more_that_match_than_a_form_may_have_fields_are_named_and_done(
+    app: Flask, member: FlaskClient, stage: Stage
+):
+    app.config["MAX_FORM_PARTS"] = 8
+    ids = [stage.submit(f"a ball, number {number}") for number in range(10)]
+    form = {"csrf_token": token_of(member), "do": "cancel"}
+
+    question = member.post("/jobs/ticked?q=ball", data=form | {"all": "on"}).text
+    named = question.partition('name="ids" value="')[2].partition('"')[0]
+    answer = member.post("/jobs/ticked?q=ball", data=form | {"ids": named, "sure": "1"}).text
+
+    assert "Cancel 10 jobs?" in question
+    assert named.split(",") == ids[::-1]
+    assert "10 asked to stop" in answer
+
+
 def test_static_files_may_be_kept_for_ever_and_change_their_name(guest: FlaskClient):
     page = guest.get("/login").text
     url = page.partition('<link rel="stylesheet" href="')[2].partition('"')[0]

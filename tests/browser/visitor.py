@@ -59,6 +59,14 @@ class Visitor:
         if f"{url.scheme}://{url.netloc}" != self.address:
             self.complaints.append(f"request to {request.url}")
 
+    def come_back(self, key: str) -> None:
+        """Have the cookie of a session that was opened before."""
+        form, bearer = {"key": key}, {"Authorization": f"Bearer {key}"}
+        answer = self.context.request.post(
+            f"{self.address}/login", form=form, headers=bearer, max_redirects=0
+        )
+        assert answer.status == 303, answer.text()
+
     def log_in(self, key: str) -> None:
         """Open a session by the form."""
         self.go("/login")
