@@ -159,12 +159,16 @@ def cancel(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Default: the id; `-` is stdout."
 )
-@click.option("--poster", "what", flag_value="thumbnail", help="The picture, not the video.")
-@click.option("--provenance", "what", flag_value="provenance", help="How it was made, as JSON.")
+@click.option("--poster", is_flag=True, help="The picture, not the video.")
+@click.option("--provenance", is_flag=True, help="How it was made, as JSON.")
 @farm_verb
-def download(session: Session, video_id: str, *, output: Path | None, what: str | None) -> int:
+def download(
+    session: Session, video_id: str, *, output: Path | None, poster: bool, provenance: bool
+) -> int:
     """Save a finished video, and check what arrived against its hash."""
-    what = what or "video"
+    if poster and provenance:
+        raise click.UsageError("--poster and --provenance are two files. Ask for one at a time.")
+    what = "thumbnail" if poster else "provenance" if provenance else "video"
     target = output or Path(video_id + _ENDINGS[what])
     if what == "provenance":
         following.save(session, Ask("GET", f"/v1/videos/{video_id}/provenance"), target)

@@ -288,6 +288,12 @@ def test_download_takes_the_poster_too(wanfarm, worker, claimed, tmp_path, monke
     assert json.loads((tmp_path / f"{video_id}.json").read_text())["id"] == video_id
 
 
+def test_download_saves_one_file_at_a_time(wanfarm):
+    said = wanfarm("download", "video_x", "--poster", "--provenance")
+
+    assert (said.code, "Ask for one at a time" in said.err) == (2, True)
+
+
 def test_download_writes_to_a_pipe(started, worker, claimed):
     worker.complete(claimed)
 
