@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from ast import literal_eval
 from pathlib import Path
 from secrets import token_hex
 
@@ -27,6 +28,12 @@ OLDEST = (3, 11)
 NAMES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
 EXTRAS = ("api", "cli", "embedded", "otel", "s3", "worker", "dev")
 MOST_BESIDE = 4  # test processes at once, each with a Postgres and a Redis of its own
+SOURCES = {  # pip's configuration in uv's words
+    "index-url": "--default-index",
+    "extra-index-url": "--index",
+    "find-links": "--find-links",
+    "constraint": "--constraints",
+}
 LINTERS = (
     ("ruff", "check"),
     ("ruff", "format", "--check"),
@@ -152,22 +159,51 @@ def install(extras: list[str]) -> None:
     elif "worker" in extras:
         say("torch may come with CUDA: about 3 GB to download and 8 GB of disk, first run only.")
         say("TORCH_WHEELS=<folder or index> gives a CPU build instead.")
-    python = str(VENV / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--no-compile", "-c", str(CONSTRAINTS)]
-    if not sys.stdout.isatty():
-        pip.append("--quiet")
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     # build with the pinned setuptools, not with the newest one in a folder of its own
-    steps = (["setuptools"], ["--no-build-isolation", "-e", f".[{','.join(extras)}]", *where])
-    for step in steps:
-        if subprocess.run([*pip, *step], check=False, env=environment).returncode:
+    project = ["--no-build-isolation", "-e", f".[{','.join(extras)}]", *where]
+    for words in (["setuptools"], project):
+        if not fetch(["-c", str(CONSTRAINTS), *words]):
             raise Refusal(
-                f"pip could not install the packages; its own words are above. {free:.0f} GB of "
+                f"The packages could not be installed; pip's own words are above. {free:.0f} GB of "
                 "disk are free. Mend the cause, then run `make setup` again: it goes on from here."
             )
+    python = str(VENV / "bin" / "python")
     # pip would compile on one core; its status tells of files that are no Python, in some packages
     compileall = [python, "-m", "compileall", "-q", "-q", "-j", "0", "-x", RARE, str(VENV / "lib")]
     subprocess.run(compileall, check=False)
+
+
+def fetch(words: list[str]) -> bool:
+    """Install what `words` name by uv, a minute faster than by pip, or by pip where uv fails."""
+    pip = [str(VENV / "bin" / "python"), "-m", "pip"]
+    uv = VENV / "bin" / "uv"
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+    def done(*argv: str) -> bool:
+        return subprocess.run(argv, check=False, env=environment).returncode == 0
+
+    if not uv.exists():
+        done(*pip, "install", "--quiet", "-c", str(CONSTRAINTS), "uv")
+    if uv.exists():
+        # as pip does, the best version of all indexes and not of the first that has one
+        alike = ["--python", str(VENV), "--index-strategy", "unsafe-best-match", *sources(pip)]
+        if done(str(uv), "pip", "install", *quiet, *alike, *words):
+            return True
+        say("uv could not install the packages; pip tries it")
+    return done(*pip, "install", "--no-compile", *quiet, *words)
+
+
+def sources(pip: list[str]) -> list[str]:
+    """Tell uv, in its own words, where pip was configured to look for packages."""
+    told = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False)
+    found = []
+    for line in told.stdout.splitlines():
+        key, _, value = line.partition("=")
+        option = SOURCES.get(key.rpartition(".")[2])
+        for place in literal_eval(value).split() if option else ():
+            found += [option, place]
+    return found
 
 
 def wanfarm(verb: str, extras: str, rest: list[str]) -> int:
@@ -201,10 +237,8 @@ def install_referees(pinned: Path) -> None:
             continue
         shutil.rmtree(folder, ignore_errors=True)
         say(f"installing the referee {pins.stem}")
-        pip = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         alone = ["--no-deps"] if pins.read_text().startswith("# --no-deps") else []
-        argv = [*pip, "--target", str(folder), *alone, "-r", str(pins)]
-        if subprocess.run(argv, check=False).returncode:
+        if not fetch(["--target", str(folder), *alone, "-r", str(pins)]):
             say(f"{pins.stem} could not be installed; its tests will be skipped")
             shutil.rmtree(folder, ignore_errors=True)
             continue

@@ -165,6 +165,39 @@ def test_torch_wheels_are_handed_to_pip(tree, bootstrap):
     assert f"--find-links {wheels}" in (tree / "calls").read_text()
 
 
+@pytest.fixture
+def pips(tree, bootstrap):
+    """Fakes of pip and uv; what they were called with, pip's configuration besides."""
+    configured = (
+        "global.index-url='https://a.example/x'\n:env:.find-links='w1\\nw2'\nglobal.cert='c'"
+    )
+    answer = f'case "$*" in *"config list"*) printf "%s\\n" "{configured}"; exit;; esac'
+    fake(tree / ".venv", "x", "")
+    fake(bootstrap.VENV / "bin", "python", f'{answer}\necho "pip $@" >> {tree}/calls')
+    return lambda: (tree / "calls").read_text().splitlines()
+
+
+def test_uv_looks_where_pip_would(tree, bootstrap, pips):
+    fake(bootstrap.VENV / "bin", "uv", f'echo "uv $@" >> {tree}/calls')
+
+    assert bootstrap.fetch(["one"])
+
+    (call,) = pips()
+    assert call.startswith("uv pip install")
+    assert call.endswith("--default-index https://a.example/x --find-links w1 --find-links w2 one")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_where_uv_fails_pip_installs(bootstrap, pips, capsys, is_there):
+    if is_there:
+        fake(bootstrap.VENV / "bin", "uv", "exit 2")
+
+    assert bootstrap.fetch(["one"])
+
+    assert pips()[-1].startswith("pip -m pip install --no-compile")
+    assert ("pip tries it" in capsys.readouterr().err) == is_there
+
+
 def test_an_unknown_folder_of_tests_is_refused(tree, bootstrap):
     stamp(bootstrap, list(bootstrap.EXTRAS))
     (tree / "tests" / "unit").mkdir(parents=True)
