@@ -109,8 +109,7 @@ def test_seeds_can_only_count_up_from_a_number(wanfarm):
     assert "seed is 'red'" in said.err
 
 
-@pytest.mark.parametrize("part", ["engine", "cache", "overhead"])
-def test_a_part_explains_itself(started, part):
-    out, err = started("bench", part, "--help").communicate(timeout=60)
+def test_a_part_explains_itself(started):
+    out, err = started("bench", "overhead", "--help").communicate(timeout=60)
 
     assert "Usage:" in out, err

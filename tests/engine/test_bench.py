@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bench import cache, job, jobs, pair, service
+from bench import cache, engine, job, jobs, pair, service
 
 ON_CPU = ("--device", "cpu")
 
@@ -14,6 +14,13 @@ def ran(command, to, *words: str) -> list[dict]:
     told = CliRunner().invoke(command, [*words, "--to", str(to)])
     assert told.exit_code == 0, told.output
     return json.loads(to.read_text())["rows"]
+
+
+@pytest.mark.parametrize("part", [engine, cache, service])
+def test_a_part_of_wanfarm_bench_explains_itself(part):
+    told = CliRunner().invoke(part.main, ["--help"])
+
+    assert told.output.startswith("Usage:")
 
 
 @pytest.mark.long

@@ -1,10 +1,10 @@
 """What the layout promises and no linter checks: sizes, one reader, one writer, one place."""
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +22,17 @@ def sources(*folders: str, kinds: set[str] = frozenset({".py"})) -> list[Path]:
     return sorted(path for path in ours if path.suffix in kinds and path.is_file())
 
 
-def nodes(path: Path) -> Iterator[tuple[ast.AST, str]]:
+@functools.cache
+def nodes(path: Path) -> list[tuple[ast.AST, str]]:
     """Every node of a module, with the name of the function around it."""
-    stack: list[tuple[ast.AST, str]] = [(ast.parse(path.read_text()), "")]
+    found, stack = [], [(ast.parse(path.read_text()), "")]
     while stack:
         node, inside = stack.pop()
-        yield node, inside
+        found.append((node, inside))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             inside = node.name
         stack.extend((child, inside) for child in ast.iter_child_nodes(node))
+    return found
 
 
 def dotted(node: ast.AST) -> str:
