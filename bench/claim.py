@@ -20,6 +20,7 @@ from shared.machinery.database import upgrade
 from shared.machinery.farm import Farm, open_farm
 from shared.machinery.settings import load_settings
 from shared.vocabulary.catalog import MODELS
+from shared.vocabulary.ids import ALPHABET
 from shared.vocabulary.spec import GenerationSpec
 
 OFFER = Offer("g0", "bench", 1, tuple(MODELS), "wan2.2-t2v-a14b")
@@ -28,13 +29,18 @@ _FILL = """
 INSERT INTO videos (id, tenant, key_id, key_name, state, attempt, seq, attempts_left, model, spec,
   asked, tokens, priority, metadata, warnings, created_at, run_after, started_at, completed_at,
   expires_in_s, progress, result)
-SELECT 'video_' || to_char(:first + n, 'FM00000000000000000000000000'),
+SELECT 'video_' || moment || to_char(n, 'FM0000000000000000'),
   'tenant-' || n % :tenants, 'benchkey', 'bench', :state, 0, 1, 3,
   (ARRAY['wan2.2-t2v-a14b', 'wan2.2-i2v-a14b', 'wan2.2-ti2v-5b'])[1 + n % 3], CAST(:spec AS jsonb),
-  '{prompt}', 75600, n % 3 - 1, '{}', '[]', now(), now(), NULL,
-  CASE WHEN :final THEN now() - n * make_interval(secs => 2.6) END,  -- a million in a month
+  '{prompt}', 75600, n % 3 - 1, '{}', '[]', at, at, NULL, CASE WHEN :final THEN at END,
   604800, 0, CASE WHEN :final THEN CAST(:result AS jsonb) END
-FROM generate_series(1, :rows) AS n
+FROM generate_series(1, :rows) AS n,
+  -- the queue came in the last hours, on top of the finished: a million of those in a month
+  LATERAL (SELECT now() - make_interval(
+    secs => CASE WHEN :final THEN 36000 + 2.6 * (:rows - n) ELSE 0.7 * (:rows - n) END)) AS age(at),
+  LATERAL (SELECT string_agg(substr(:letters, 1 + (ms >> 5 * i & 31)::int, 1), '' ORDER BY i DESC)
+    FROM (SELECT (extract(epoch FROM at) * 1000)::bigint) AS whole(ms), generate_series(0, 9) AS i
+  ) AS spelled(moment)  -- as ids begin, see shared.vocabulary.ids
 """
 
 _FILE = {"key": f"videos/{'v' * 32}/1/video.mp4", "bytes": 2_000_000, "sha256": "0" * 64}
@@ -102,8 +108,8 @@ def fill(url: str, finished: int, waiting: int, tenants: int) -> None:
     with engine.begin() as db:
         names = "INSERT INTO tenants (name) SELECT 'tenant-' || n FROM generate_series(0, :n) AS n"
         db.execute(text(names), {"n": tenants - 1})
-        for first, rows, state in ((0, finished, "completed"), (finished, waiting, "queued")):
-            values: dict[str, Any] = {"first": first, "rows": rows, "state": state}
+        for rows, state in ((finished, "completed"), (waiting, "queued")):
+            values: dict[str, Any] = {"rows": rows, "state": state, "letters": ALPHABET}
             values |= {"tenants": tenants, "spec": spec.model_dump_json()}
             values |= {"result": json.dumps(RESULT)}
             db.execute(text(_FILL), values | {"final": state == "completed"})

@@ -75,15 +75,19 @@ def _answers(client: httpx.Client, farm: Farm, model: str) -> dict[str, Draw]:
     with farm.db.connect() as db:
         newest = text("SELECT max(id) FROM videos WHERE state = :state")
         ids = {one: db.scalar(newest, {"state": one}) for one in ("completed", "queued")}
+    then = int(time.time()) - 37_000  # within what is finished
     asked = {
         "list": "/v1/videos",
         "list of a tenant": "/v1/videos?tenant=tenant-3",
         "list of the completed": "/v1/videos?status=completed",
         "list of a tenant's completed": "/v1/videos?tenant=tenant-3&status=completed",
+        "list of what came before a moment": f"/v1/videos?created_before={then}",
+        "list of a key without videos": "/v1/videos?key=nobody",
         "retrieve, completed": f"/v1/videos/{ids['completed']}",
         "retrieve, queued": f"/v1/videos/{ids['queued']}",
         "page: overview": "/",
         "page: jobs": "/jobs",
+        "page: jobs of a day": "/jobs?since=24h",
     }
     draws = {name: reads(client, path) for name, path in asked.items()}
     return draws | {"submit": submits(client, model)}

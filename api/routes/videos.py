@@ -162,7 +162,7 @@ def create(call: Call[WaitQuery]) -> Response:
         summary="List videos, newest first.",
         query=ListQuery,
         returns=VideoPage,
-        errors=("invalid_cursor", "scope_missing"),
+        errors=("invalid_cursor", "scope_missing", "search_too_wide"),
     )
 )
 def list_videos(call: Call[ListQuery]) -> Response:

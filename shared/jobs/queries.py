@@ -1,10 +1,12 @@
 """The read side: one video, a page of them, its history, its place."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from psycopg.errors import QueryCanceled
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -20,11 +22,12 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import OperationalError
 
 from shared.jobs.ledger import Values, event_line
 from shared.machinery.farm import Farm
 from shared.machinery.tables import Attempt, Event, Pause, Video
-from shared.vocabulary.errors import JobCode
+from shared.vocabulary.errors import JobCode, WanfarmError
 from shared.vocabulary.ids import least_id
 from shared.vocabulary.states import MOVES, VideoState
 
@@ -114,7 +117,11 @@ _ATTEMPTS: Final = (
 def page(
     farm: Farm, which: Filter, *, limit: int, after: str | None = None, ascending: bool = False
 ) -> Page:
-    """Read a page by its cursor; the row that the cursor names may be gone."""
+    """Read a page by its cursor; the row that the cursor names may be gone.
+
+    Raises:
+        WanfarmError: `search_too_wide`, when no index serves a filter and the database gave up.
+    """
     states = sorted({state.value for state in which.states})
     if which.error and not states:  # so that nobody looks through what was completed
         states = _WITH_ERROR
@@ -128,10 +135,27 @@ def page(
         statement = select(*each.c).select_from(_STATES, each).order_by(order(each.c.id))
     else:
         statement = statement.order_by(order(Video.id))
-    with farm.db.connect() as db:
+    with farm.db.connect() as db, _saying_what_took_long(which):
         found = db.execute(statement.limit(limit + 1), {"states": states} if states else {})
         rows = [dict(row) for row in found.mappings()]
     return Page(rows[:limit], has_more=len(rows) > limit)
+
+
+@contextmanager
+def _saying_what_took_long(which: Filter) -> Generator[None]:
+    """Name the filter that no index serves, when the database has given the search up."""
+    wide = {"q": which.text, "metadata": which.metadata, "error": which.error, "model": which.model}
+    searched = [name for name, value in wide.items() if value]
+    try:
+        yield
+    except OperationalError as err:
+        if not (searched and isinstance(err.orig, QueryCanceled)):
+            raise
+        message = (
+            "The search took too long. It looks into every video that the other filters leave. "
+            "Narrow it by created_after, status, key or group."
+        )
+        raise WanfarmError("search_too_wide", message, param=searched[0]) from err
 
 
 # Each state is read in the order of the index that begins with it. Asked for the newest of a state

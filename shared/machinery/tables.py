@@ -151,9 +151,10 @@ class Video(Base):
         Index("videos_page", "tenant", text("id DESC")),
         Index("videos_state_page", "tenant", "state", text("id DESC")),
         Index("videos_states", "state", text("id DESC")),
+        Index("videos_keys", "key_name", text("id DESC")),
+        Index("videos_groups", "group_name", text("id DESC")),
         Index(
-            "videos_completed", "completed_at",
-            postgresql_where=text("completed_at IS NOT NULL"),
+            "videos_completed", "completed_at", postgresql_where=text("completed_at IS NOT NULL"),
         ),
         Index(
             "videos_runs", "model", text("completed_at DESC"),

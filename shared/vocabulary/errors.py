@@ -49,7 +49,7 @@ CODES: Final = MappingProxyType(
     | _codes(413, _REQUEST, "body_too_large image_too_large lora_too_large")
     | _codes(415, _REQUEST, "unsupported_media_type")
     | _codes(416, _REQUEST, "range_not_satisfiable")
-    | _codes(422, _REQUEST, "idempotency_key_reused does_not_fit")
+    | _codes(422, _REQUEST, "idempotency_key_reused does_not_fit search_too_wide")
     | _codes(429, "rate_limit_error", "queue_full rate_limited stream_limit", retryable=True)
     | _codes(429, "rate_limit_error", "quota_exceeded")
     | _codes(500, "server_error", "internal_error", retryable=True)

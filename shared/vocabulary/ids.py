@@ -5,7 +5,7 @@ import secrets
 import time
 from typing import Final
 
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID: Final = re.compile(r"[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}")
 
 
@@ -23,14 +23,14 @@ def least_id(prefix: str, moment: float) -> str:
 
 
 def _spelled(prefix: str, number: int) -> str:
-    return f"{prefix}_{''.join(_ALPHABET[number >> 5 * i & 31] for i in reversed(range(26)))}"
+    return f"{prefix}_{''.join(ALPHABET[number >> 5 * i & 31] for i in reversed(range(26)))}"
 
 
 def number_of(id_: str) -> int:
     """Read the 128 bits that an id spells."""
     number = 0
     for letter in id_.rpartition("_")[2]:
-        number = number << 5 | _ALPHABET.index(letter)
+        number = number << 5 | ALPHABET.index(letter)
     return number
 
 

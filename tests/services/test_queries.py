@@ -3,8 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
+from bench.claim import fill
 from shared.jobs import board, lifecycle, queries, running
+from shared.vocabulary.errors import WanfarmError
 from shared.vocabulary.states import VideoState
 from tests.services.jobs import (
     DIED,
@@ -176,3 +179,14 @@ def test_gpu_seconds_count_every_ended_attempt_on_all_its_ranks(farm):
 @pytest.mark.parametrize("state", VideoState)
 def test_a_row_is_over_when_its_state_is_final(state):
     assert queries.is_over(state.value) is state.is_final
+
+
+def test_a_search_that_takes_too_long_names_what_it_searched_for(farm):
+    fill(farm.settings.database_url, finished=5_000, waiting=0, tenants=1)
+    with farm.db.connect() as db:
+        db.execute(text("SET statement_timeout = 1"))  # ms; the pool gives this connection again
+
+    with pytest.raises(WanfarmError) as refused:
+        queries.page(farm, queries.Filter(tenant=None, text="zebra"), limit=100)
+
+    assert (refused.value.code, refused.value.param) == ("search_too_wide", "q")
