@@ -55,11 +55,12 @@ class Services:
 
 def wait_for(check: Callable[[], object], within: float = 30) -> object:
     """Poll until a check gives something true; its last value is in the failure."""
-    deadline = time.monotonic() + within
+    deadline, pause = time.monotonic() + within, 0.01
     while not (value := check()):
         if time.monotonic() > deadline:
             pytest.fail(f"still {value!r} after {within} s")
-        threading.Event().wait(0.02)
+        threading.Event().wait(pause)
+        pause = min(pause * 1.2, 0.06)  # who waits long takes no core from what it waits for
     return value
 
 
